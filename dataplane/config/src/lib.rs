@@ -6,12 +6,16 @@
 #![warn(missing_docs)]
 
 mod assignment;
+mod canonical;
 mod counters;
 mod digest;
 mod node;
 mod revision;
 mod unit;
 mod validate;
+
+#[cfg(test)]
+mod tests;
 
 pub use assignment::{Assignment, Entry};
 pub use counters::{Counters, LATENCY_BUCKETS_MS, UnitCounters};

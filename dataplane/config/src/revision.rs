@@ -50,6 +50,9 @@ impl std::fmt::Display for Environment {
 
 /// The full content of a unit. Its digest covers all of this and nothing else: not the commit,
 /// not the author, not the time.
+///
+/// A field added later must be left out of the JSON while it has its default: the digests of all
+/// revisions written before would change otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Revision {
@@ -87,9 +90,8 @@ impl Revision {
     /// # Errors
     /// Never for values that came from JSON; serialisation of others may fail.
     pub fn digest(&self) -> Result<Digest, serde_json::Error> {
-        // `serde_json::Value` keeps objects in a BTreeMap: keys come out sorted at every level.
-        let canonical = serde_json::to_value(self)?;
-        Ok(Digest::of(serde_json::to_string(&canonical)?.as_bytes()))
+        let canonical = crate::canonical::text(&serde_json::to_value(self)?)?;
+        Ok(Digest::of(canonical.as_bytes()))
     }
 }
 
