@@ -1,0 +1,69 @@
+//! `routes/<name>.yaml`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Metadata;
+use crate::{Gate, quantities::Span};
+
+/// A route table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoutesManifest {
+    /// `sluice.dev/v1alpha1`.
+    pub api_version: String,
+    /// `Routes`.
+    pub kind: String,
+    /// Its name.
+    pub metadata: Metadata,
+    /// All else. `environments` is taken out and merged before this is read.
+    pub spec: RoutesSpec,
+}
+
+/// Hosts and paths to upstreams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoutesSpec {
+    /// `shop.example` or `*.shop.example`.
+    pub hosts: Vec<String>,
+    /// The longest matching path wins, exact before prefix.
+    pub rules: Vec<RouteRule>,
+    /// Added to those of every group.
+    #[serde(default)]
+    pub gates: Vec<Gate>,
+}
+
+/// Where requests of some paths go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRule {
+    /// `/cart` for that path alone, `/cart/*` for it and all below.
+    pub paths: Vec<String>,
+    /// Where they go.
+    pub upstream: Upstream,
+    /// Where they go when the upstream cannot be reached or a worker says `fallback`.
+    #[serde(default)]
+    pub fallback: Option<Upstream>,
+}
+
+/// An upstream application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Upstream {
+    /// `http://host:port`.
+    pub url: String,
+    /// 1ms to 60s.
+    #[serde(default = "default_connect")]
+    pub connect_timeout: Span,
+    /// From the request's end to the response's head, 1ms to 1h.
+    #[serde(default = "default_response")]
+    pub response_timeout: Span,
+}
+
+fn default_connect() -> Span {
+    Span::from_secs(1)
+}
+
+fn default_response() -> Span {
+    Span::from_secs(30)
+}

@@ -1,0 +1,118 @@
+//! `workers/<name>/worker.yaml`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_config::{MatchRule, OnFailure};
+
+use super::Metadata;
+use crate::{
+    Gate,
+    quantities::{Bytes, Span},
+};
+
+/// A worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerManifest {
+    /// `sluice.dev/v1alpha1`.
+    pub api_version: String,
+    /// `Worker`.
+    pub kind: String,
+    /// Its name.
+    pub metadata: Metadata,
+    /// All else. `environments` is taken out and merged before this is read.
+    pub spec: WorkerSpec,
+}
+
+/// Where a worker stands in the chain, what it may use, its limits, its gates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerSpec {
+    /// File beside this manifest that holds the component, `./x.wasm`.
+    pub wasm: String,
+    /// Place in the chain.
+    pub chain: Chain,
+    /// Requests that it sees; any of these rules suffices, none means all.
+    #[serde(rename = "match", default)]
+    pub match_rules: Vec<MatchRule>,
+    /// What it may use.
+    #[serde(default)]
+    pub bindings: Vec<Binding>,
+    /// What a call may cost.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What happens to a request when the worker fails.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Added to those of every group.
+    #[serde(default)]
+    pub gates: Vec<Gate>,
+}
+
+/// Place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// One of the cluster's stages; `edge`, `security`, `transform`, `route` by default.
+    pub stage: String,
+    /// Lower comes first; ties go by namespace and name.
+    #[serde(default)]
+    pub order: i32,
+}
+
+/// A named capability.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Binding {
+    /// Name of the binding.
+    pub name: String,
+    /// Outgoing HTTP.
+    pub fetch: FetchBinding,
+}
+
+/// Outgoing HTTP to named origins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FetchBinding {
+    /// `http://host:port` each.
+    pub origins: Vec<String>,
+}
+
+/// What a call may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// CPU time, 1ms to 10s.
+    #[serde(default = "Limits::default_cpu")]
+    pub cpu: Span,
+    /// Time without waiting in `next` and on bodies, 1ms to 5m.
+    #[serde(default = "Limits::default_wall")]
+    pub wall: Span,
+    /// Linear memory, 64Ki to 256Mi.
+    #[serde(default = "Limits::default_memory")]
+    pub memory: Bytes,
+}
+
+impl Limits {
+    fn default_cpu() -> Span {
+        Span::from_millis(50)
+    }
+
+    fn default_wall() -> Span {
+        Span::from_secs(1)
+    }
+
+    fn default_memory() -> Bytes {
+        Bytes(32 << 20)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu: Self::default_cpu(),
+            wall: Self::default_wall(),
+            memory: Self::default_memory(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Repository: a git repository that Sluice follows.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::quantities::Span;
+
+/// A git repository whose `staging` and `production` branches say what runs.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "Repository",
+    namespaced,
+    derive = "PartialEq",
+    status = "RepositoryStatus",
+    category = "sluice",
+    shortname = "slrepo",
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
+    printcolumn(
+        name = "Staging",
+        type_ = "string",
+        json_path = ".status.commits.staging"
+    ),
+    printcolumn(
+        name = "Production",
+        type_ = "string",
+        json_path = ".status.commits.production"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositorySpec {
+    /// `https://…` or `http://…`, without credentials: those stand in the Secret that `secretRef` names.
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/@ ]+/[^ ]*$')").message("write https://host/path (or http://); put user and password into the Secret that secretRef names"))]
+    pub url: String,
+    /// Folder in the repository that holds workers/, routes/ and config/.
+    #[serde(default = "default_path")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.split('/').exists(p, p == '..' || p == '.')").message("write an absolute path inside the repository without . and .., e.g. / or /edge"))]
+    pub path: String,
+    /// Which branch is which environment.
+    #[serde(default)]
+    pub branches: Branches,
+    /// Time between polls.
+    #[serde(default = "default_interval")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("poll between every 1s and every 24h"))]
+    pub interval: Span,
+    /// Secret in the same namespace with `username` and `password` (a token, usually).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// What lets a digest into production.
+    #[serde(default)]
+    pub staging_evidence: StagingEvidence,
+    /// What becomes of running units when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// Orders that people give.
+    #[serde(default)]
+    pub verbs: Verbs,
+}
+
+/// Orders that people give to a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verbs {
+    /// Commit whose removal of many units at once is meant; others that remove over 30% of the
+    /// units (and more than two) wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub confirm_removal: Option<String>,
+}
+
+/// Which branch is which environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Branches {
+    /// Branch of staging.
+    #[serde(default = "default_staging")]
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    )]
+    pub staging: String,
+    /// Branch of production.
+    #[serde(default = "default_production")]
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    )]
+    pub production: String,
+}
+
+impl Default for Branches {
+    fn default() -> Self {
+        Self {
+            staging: default_staging(),
+            production: default_production(),
+        }
+    }
+}
+
+/// A Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What lets a digest into production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StagingEvidence {
+    /// It passed staging in this cluster.
+    #[default]
+    InCluster,
+    /// Nothing: merging to production is enough.
+    None,
+}
+
+/// What becomes of running units when a Repository is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They keep running.
+    #[default]
+    Orphan,
+}
+
+/// What the operator sees of the repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryStatus {
+    /// Commit that was read last, by environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub commits: BTreeMap<String, String>,
+    /// Units that the repository holds.
+    #[serde(default)]
+    pub units: i64,
+    /// Generation of the spec that this status is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling`, `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+fn default_path() -> String {
+    "/".to_owned()
+}
+
+fn default_staging() -> String {
+    "staging".to_owned()
+}
+
+fn default_production() -> String {
+    "production".to_owned()
+}
+
+fn default_interval() -> Span {
+    Span::from_secs(30)
+}

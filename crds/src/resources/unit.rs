@@ -1,0 +1,182 @@
+//! Unit: the memory of what is released as one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_config::{Digest, UnitKind};
+
+/// What Sluice remembers of a unit: who owns the name, and for each environment what the branch
+/// wants, what is stable, in flight, passed and rejected, with why. Named `<name>-<w|r|c>`.
+///
+/// The memory stands in `spec`, not in `status`: it is intent that cannot be observed again, and
+/// backup tools restore `spec`.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "Unit",
+    namespaced,
+    derive = "PartialEq",
+    status = "UnitStatus",
+    category = "sluice",
+    shortname = "slu",
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.kind"),
+    printcolumn(name = "Repository", type_ = "string", json_path = ".spec.repository"),
+    printcolumn(name = "Staging", type_ = "string", json_path = ".status.staging"),
+    printcolumn(
+        name = "Production",
+        type_ = "string",
+        json_path = ".status.production"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitSpec {
+    /// Kind of the unit.
+    pub kind: UnitKind,
+    /// Name in its manifest.
+    pub name: String,
+    /// The Repository that owns the name.
+    pub repository: String,
+    /// The memory.
+    #[serde(default)]
+    pub environments: UnitEnvironments,
+}
+
+/// The memory, by environment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UnitEnvironments {
+    /// Staging.
+    #[serde(default)]
+    pub staging: Memory,
+    /// Production.
+    #[serde(default)]
+    pub production: Memory,
+}
+
+/// What is known of a unit in one environment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// What the branch wants, as last read without an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// The last revision that succeeded; where every revert goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<Stable>,
+    /// Name of the Rollout in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<String>,
+    /// Revisions that succeeded here, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<Passed>,
+    /// Revisions that were rejected here, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejected>,
+    /// Attempts made so far; the next one's number is one more.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Time of the unit's last presence in the branch; an older removal's staging pass does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_present: Option<Time>,
+}
+
+/// A revision or the absence of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Digest of the revision; absent for a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+/// What the branch wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// Digest of the revision; absent where the unit is not in the branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Commit in which this content was first seen at the head of the branch.
+    pub commit: String,
+    /// Author of that commit.
+    #[serde(default)]
+    pub author: String,
+    /// First line of that commit's message.
+    #[serde(default)]
+    pub subject: String,
+    /// The removal is one of many in its commit and waits for confirmation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed_removal: bool,
+}
+
+/// What a unit goes back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stable {
+    /// Digest of the revision; absent where the unit was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// When it succeeded.
+    pub since: Time,
+}
+
+/// A revision that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Passed {
+    /// Digest of the revision; absent for a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// When.
+    pub at: Time,
+}
+
+/// A revision that was rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// Digest of the revision; absent for a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Rollout in which it failed.
+    pub rollout: String,
+    /// What failed.
+    pub reason: String,
+    /// When.
+    pub at: Time,
+}
+
+/// What people see of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitStatus {
+    /// Short digest of what is stable in staging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<String>,
+    /// Short digest of what is stable in production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub production: Option<String>,
+    /// Generation of the spec that this status is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Stalled` with file and line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
