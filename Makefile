@@ -1,0 +1,38 @@
+# What a user or a contributor types. Parts live in mk/, one topic a file.
+
+# Everything that is built or fetched stays outside the clone, so that a fresh clone is warm.
+SLUICE_CACHE ?= $(HOME)/.cache/sluice
+CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
+export SLUICE_CACHE CARGO_TARGET_DIR
+export PATH := $(SLUICE_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
+
+CARGO_BIN := $(CARGO_TARGET_DIR)/release
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+include $(sort $(wildcard mk/*.mk))
+
+.PHONY: build
+build: ## Build the operator, the dataplane, the harness
+	cargo build --release --workspace --bins
+
+.PHONY: generate
+generate: ## Write the generated files: resource definitions, JSON Schemas, the chart's copies
+	cargo run --release --quiet -p sluice-crds -- crds/yaml
+	$(MAKE) chart-crds
+
+.PHONY: test
+test: tools guests build ## All tests: unit, planner transcripts, API server, full cluster
+	cargo test --release --workspace
+
+.PHONY: demo
+demo: tools guests build ## The story of docs/demo.md on a real cluster; leaves it up
+	$(CARGO_BIN)/demo
+
+.PHONY: demo-down
+demo-down: ## Remove all that `make demo` left up
+	$(CARGO_BIN)/cluster down --name demo
