@@ -38,10 +38,7 @@ pub fn files() -> Result<Vec<(String, String)>, Box<dyn std::error::Error>> {
         ("config.schema.json", schemars::schema_for!(BundleManifest)),
     ];
     for (name, schema) in schemas {
-        files.push((
-            name.to_owned(),
-            format!("{}\n", serde_json::to_string_pretty(&schema)?),
-        ));
+        files.push((name.to_owned(), format!("{}\n", serde_json::to_string_pretty(&schema)?)));
     }
     Ok(files)
 }

@@ -41,12 +41,7 @@ macro_rules! as_text {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
-as_text!(
-    Span,
-    "^[0-9]+(ms|s|m|h)$",
-    12,
-    "A span of time: a whole number and ms, s, m or h, e.g. 30s."
-);
+as_text!(Span, "^[0-9]+(ms|s|m|h)$", 12, "A span of time: a whole number and ms, s, m or h, e.g. 30s.");
 
 impl Span {
     /// The longest span that is accepted: 31 days.
@@ -96,11 +91,7 @@ impl FromStr for Span {
             _ => None,
         };
         let span = Duration::from_millis(millis.ok_or_else(error)?);
-        if span > Self::MAX {
-            Err(error())
-        } else {
-            Ok(Self(span))
-        }
+        if span > Self::MAX { Err(error()) } else { Ok(Self(span)) }
     }
 }
 
@@ -120,12 +111,7 @@ impl fmt::Display for Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
-as_text!(
-    Bytes,
-    "^[0-9]+(Ki|Mi|Gi)?$",
-    20,
-    "A number of bytes, with Ki, Mi or Gi where wanted, e.g. 32Mi."
-);
+as_text!(Bytes, "^[0-9]+(Ki|Mi|Gi)?$", 20, "A number of bytes, with Ki, Mi or Gi where wanted, e.g. 32Mi.");
 
 impl FromStr for Bytes {
     type Err = QuantityError;
@@ -136,9 +122,7 @@ impl FromStr for Bytes {
             what: "number of bytes",
             example: "a whole number with Ki, Mi or Gi, e.g. 32Mi",
         };
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let number: u64 = text[..digits].parse().map_err(|_| error())?;
         let shift = match &text[digits..] {
             "" => 0,
@@ -169,12 +153,7 @@ pub struct Percent {
     pub ppm: u32,
 }
 
-as_text!(
-    Percent,
-    "^[0-9]{1,3}(\\.[0-9]{1,4})?%$",
-    9,
-    "A share from 0% to 100%, at most four decimals, e.g. 0.5%."
-);
+as_text!(Percent, "^[0-9]{1,3}(\\.[0-9]{1,4})?%$", 9, "A share from 0% to 100%, at most four decimals, e.g. 0.5%.");
 
 impl FromStr for Percent {
     type Err = QuantityError;
@@ -191,14 +170,8 @@ impl FromStr for Percent {
         if !digits(whole) || !digits(decimals) || whole.len() > 3 || decimals.len() > 4 {
             return Err(error());
         }
-        let ppm = format!("{whole}{decimals:0<4}")
-            .parse()
-            .map_err(|_| error())?;
-        if ppm > 1_000_000 {
-            Err(error())
-        } else {
-            Ok(Self { ppm })
-        }
+        let ppm = format!("{whole}{decimals:0<4}").parse().map_err(|_| error())?;
+        if ppm > 1_000_000 { Err(error()) } else { Ok(Self { ppm }) }
     }
 }
 
@@ -229,25 +202,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_an_example() {
-        for text in [
-            "",
-            "5",
-            "5 s",
-            "1y",
-            "-1s",
-            "1.5s",
-            "99999999999999999999s",
-            "745h",
-        ] {
+        for text in ["", "5", "5 s", "1y", "-1s", "1.5s", "99999999999999999999s", "745h"] {
             let message = text.parse::<Span>().map_err(|e| e.to_string());
             assert!(message.is_err_and(|m| m.contains("e.g. 250ms")), "{text}");
         }
         for text in ["", "Mi", "1Ti", "1.5Mi", "99999999999Gi"] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
-        for text in [
-            "", "1", "101%", "100.1%", ".5%", "-1%", "1.%", "NaN%", "0.00001%",
-        ] {
+        for text in ["", "1", "101%", "100.1%", ".5%", "-1%", "1.%", "NaN%", "0.00001%"] {
             assert!(text.parse::<Percent>().is_err(), "{text}");
         }
     }

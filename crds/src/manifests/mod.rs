@@ -16,9 +16,6 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// Name of the unit: 1 to 40 of a-z, 0-9 and -.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }

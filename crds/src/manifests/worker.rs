@@ -109,10 +109,6 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            cpu: Self::default_cpu(),
-            wall: Self::default_wall(),
-            memory: Self::default_memory(),
-        }
+        Self { cpu: Self::default_cpu(), wall: Self::default_wall(), memory: Self::default_memory() }
     }
 }

@@ -16,11 +16,7 @@ use serde::{Deserialize, Serialize};
     shortname = "asg",
     printcolumn(name = "Env", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation"),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct AssignmentSpec {
     /// What to run, as nodes read it.

@@ -17,34 +17,12 @@ use sluice_config::{NodeReport, UnitRef};
     status = "DataplaneNodeStatus",
     category = "sluice",
     shortname = "dpn",
-    printcolumn(
-        name = "Node",
-        type_ = "string",
-        json_path = ".metadata.name",
-        priority = 1
-    ),
+    printcolumn(name = "Node", type_ = "string", json_path = ".metadata.name", priority = 1),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.group"),
-    printcolumn(
-        name = "Applied",
-        type_ = "integer",
-        json_path = ".status.appliedGeneration"
-    ),
-    printcolumn(
-        name = "Exceptions",
-        type_ = "integer",
-        json_path = ".status.exceptionsTotal"
-    ),
-    printcolumn(
-        name = "Error",
-        type_ = "string",
-        json_path = ".status.lastError",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Applied", type_ = "integer", json_path = ".status.appliedGeneration"),
+    printcolumn(name = "Exceptions", type_ = "integer", json_path = ".status.exceptionsTotal"),
+    printcolumn(name = "Error", type_ = "string", json_path = ".status.lastError", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataplaneNodeSpec {

@@ -13,10 +13,7 @@ use crate::quantities::{Percent, Span};
 #[x_kube(validation = Rule::new("[has(self.soak), has(self.preset), has(self.prometheus), has(self.job)].filter(x, x).size() == 1").message("a gate does exactly one thing: write one of soak, preset, prometheus or job"))]
 pub struct Gate {
     /// Name of the gate, unique in its group.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// What it applies to; all units where absent.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]

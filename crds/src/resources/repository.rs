@@ -21,31 +21,11 @@ use crate::quantities::Span;
     category = "sluice",
     shortname = "slrepo",
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
-    printcolumn(
-        name = "Staging",
-        type_ = "string",
-        json_path = ".status.commits.staging"
-    ),
-    printcolumn(
-        name = "Production",
-        type_ = "string",
-        json_path = ".status.commits.production"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Status",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Staging", type_ = "string", json_path = ".status.commits.staging"),
+    printcolumn(name = "Production", type_ = "string", json_path = ".status.commits.production"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RepositorySpec {
@@ -95,26 +75,17 @@ pub struct Verbs {
 pub struct Branches {
     /// Branch of staging.
     #[serde(default = "default_staging")]
-    #[schemars(
-        length(min = 1, max = 255),
-        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$")
-    )]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
     pub staging: String,
     /// Branch of production.
     #[serde(default = "default_production")]
-    #[schemars(
-        length(min = 1, max = 255),
-        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$")
-    )]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
     pub production: String,
 }
 
 impl Default for Branches {
     fn default() -> Self {
-        Self {
-            staging: default_staging(),
-            production: default_production(),
-        }
+        Self { staging: default_staging(), production: default_production() }
     }
 }
 

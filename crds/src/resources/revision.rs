@@ -18,17 +18,8 @@ use sluice_config::Digest;
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.content.kind"),
     printcolumn(name = "Unit", type_ = "string", json_path = ".spec.content.name"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".spec.digest"),
-    printcolumn(
-        name = "Commit",
-        type_ = "string",
-        json_path = ".spec.source.commit",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Commit", type_ = "string", json_path = ".spec.source.commit", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a revision never changes: push another commit"))]

@@ -23,16 +23,8 @@ use sluice_config::{Digest, Environment, UnitKind};
     printcolumn(name = "Revision", type_ = "string", json_path = ".spec.revision"),
     printcolumn(name = "Group", type_ = "string", json_path = ".status.group"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(
-        name = "Waiting For",
-        type_ = "string",
-        json_path = ".status.waitingFor"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Waiting For", type_ = "string", json_path = ".status.waitingFor"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.units == oldSelf.units && self.environment == oldSelf.environment && self.attempt == oldSelf.attempt && self.groups == oldSelf.groups && self.commit == oldSelf.commit && self.title == oldSelf.title && self.revision == oldSelf.revision").message("only pause, abort and retry may be changed; a new commit makes a new rollout"))]

@@ -53,8 +53,6 @@ impl Assignment {
     /// The entry of a unit.
     #[must_use]
     pub fn entry(&self, unit: &UnitRef) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .find(|e| e.kind == unit.kind && e.namespace == unit.namespace && e.name == unit.name)
+        self.entries.iter().find(|e| e.kind == unit.kind && e.namespace == unit.namespace && e.name == unit.name)
     }
 }

@@ -56,15 +56,10 @@ fn write(value: &Value, out: &mut String) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "guarded: whole and within the exact range"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "guarded: whole and within the exact range")]
 fn number_text(number: &Number) -> String {
     match number.as_f64() {
-        Some(f) if number.is_f64() && f.fract() == 0.0 && f.abs() <= EXACT_WHOLE_MAX => {
-            (f as i64).to_string()
-        }
+        Some(f) if number.is_f64() && f.fract() == 0.0 && f.abs() <= EXACT_WHOLE_MAX => (f as i64).to_string(),
         Some(_) | None => number.to_string(),
     }
 }
@@ -85,8 +80,7 @@ mod tests {
             outer.insert(key.into(), Value::Object(inner));
         }
         let inner = r#"{"x":null,"y":[{"c":2,"d":1}]}"#;
-        let expected =
-            format!(r#"{{"Z":{inner},"a":{inner},"aa":{inner},"b":{inner},"é":{inner}}}"#);
+        let expected = format!(r#"{{"Z":{inner},"a":{inner},"aa":{inner},"b":{inner},"é":{inner}}}"#);
         assert_eq!(text(&Value::Object(outer)).unwrap(), expected);
     }
 

@@ -56,9 +56,7 @@ impl FromStr for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -75,10 +73,7 @@ mod tests {
     #[test]
     fn is_sha256_in_lower_case_hex() {
         let digest = Digest::of(b"abc");
-        assert_eq!(
-            digest.as_str(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(digest.as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(digest.short(), "ba7816bf");
     }
 
@@ -86,14 +81,7 @@ mod tests {
     fn only_64_lower_case_hex_digits_are_one() {
         let good = "a".repeat(64);
         assert!(good.parse::<Digest>().is_ok());
-        for bad in [
-            "",
-            "abc",
-            &"A".repeat(64),
-            &"a".repeat(65),
-            &"g".repeat(64),
-            &"é".repeat(32),
-        ] {
+        for bad in ["", "abc", &"A".repeat(64), &"a".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
             assert!(serde_json::from_value::<Digest>(serde_json::json!(bad)).is_err());
         }

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    Assignment, Binding, BindingKind, Bundle, Content, Digest, Entry, Environment, FORMAT,
-    Revision, UnitKind, limits,
+    Assignment, Binding, BindingKind, Bundle, Content, Digest, Entry, Environment, FORMAT, Revision, UnitKind, limits,
 };
 
 pub(crate) fn worker_revision() -> Revision {
@@ -37,9 +36,7 @@ fn routes_revision() -> Revision {
 }
 
 fn config_revision() -> Revision {
-    let bundle = Content::Config(Bundle {
-        data: [("flag".to_owned(), "on".to_owned())].into(),
-    });
+    let bundle = Content::Config(Bundle { data: [("flag".to_owned(), "on".to_owned())].into() });
     Revision {
         format: FORMAT,
         kind: UnitKind::Config,
@@ -153,36 +150,12 @@ fn a_revision_is_refused_with_the_field_that_is_wrong() {
         ("/artifact", json!(null), "artifact"),
         ("/artifact/size", json!(0), "artifact.size"),
         ("/artifact/size", json!(u64::MAX), "artifact.size"),
-        (
-            "/staging/worker/match/0/hosts/0",
-            json!("shop.example:80"),
-            "staging.match.hosts",
-        ),
-        (
-            "/staging/worker/match/0/hosts/0",
-            json!("a.*.example"),
-            "staging.match.hosts",
-        ),
-        (
-            "/staging/worker/match/0/paths/0",
-            json!("/a/../b"),
-            "staging.match.paths",
-        ),
-        (
-            "/staging/worker/match/0/paths/0",
-            json!("a"),
-            "staging.match.paths",
-        ),
-        (
-            "/production/worker/limits/cpuMs",
-            json!(0),
-            "production.limits.cpu",
-        ),
-        (
-            "/production/worker/limits/memoryBytes",
-            json!(u64::MAX),
-            "production.limits.memory",
-        ),
+        ("/staging/worker/match/0/hosts/0", json!("shop.example:80"), "staging.match.hosts"),
+        ("/staging/worker/match/0/hosts/0", json!("a.*.example"), "staging.match.hosts"),
+        ("/staging/worker/match/0/paths/0", json!("/a/../b"), "staging.match.paths"),
+        ("/staging/worker/match/0/paths/0", json!("a"), "staging.match.paths"),
+        ("/production/worker/limits/cpuMs", json!(0), "production.limits.cpu"),
+        ("/production/worker/limits/memoryBytes", json!(u64::MAX), "production.limits.memory"),
     ] {
         let mut json = serde_json::to_value(worker_revision()).unwrap();
         *json.pointer_mut(pointer).unwrap() = value;
@@ -198,14 +171,9 @@ fn an_upstream_is_an_origin_and_nothing_more() {
         json["production"]["routes"]["rules"][0]["upstream"]["url"] = json!(url);
         serde_json::from_value::<Revision>(json).unwrap().validate()
     };
-    for good in [
-        "http://a",
-        "http://a:8080",
-        "http://10.0.0.1:80",
-        "http://[::1]",
-        "http://[::1]:8080",
-        "http://my_svc.ns.svc",
-    ] {
+    for good in
+        ["http://a", "http://a:8080", "http://10.0.0.1:80", "http://[::1]", "http://[::1]:8080", "http://my_svc.ns.svc"]
+    {
         assert_eq!(with(good), Ok(()), "{good}");
     }
     for bad in [
@@ -236,24 +204,16 @@ fn an_upstream_is_an_origin_and_nothing_more() {
 fn a_binding_reaches_named_origins_only() {
     let mut revision = worker_revision();
     if let Content::Worker(worker) = &mut revision.staging {
-        worker.bindings = vec![Binding {
-            name: "all".into(),
-            kind: BindingKind::Fetch { origins: vec![] },
-        }];
+        worker.bindings = vec![Binding { name: "all".into(), kind: BindingKind::Fetch { origins: vec![] } }];
     }
-    assert_eq!(
-        revision.validate().unwrap_err().field,
-        "staging.bindings[all].origins"
-    );
+    assert_eq!(revision.validate().unwrap_err().field, "staging.bindings[all].origins");
 }
 
 #[test]
 fn a_bundle_is_bounded() {
     let mut revision = config_revision();
     if let Content::Config(bundle) = &mut revision.production {
-        bundle
-            .data
-            .insert("big".into(), "x".repeat(limits::BUNDLE_BYTES));
+        bundle.data.insert("big".into(), "x".repeat(limits::BUNDLE_BYTES));
     }
     assert_eq!(revision.validate().unwrap_err().field, "production.data");
 }
@@ -317,8 +277,7 @@ fn hostile_bytes_never_panic() {
             parsed += 1;
             let digest = revision.digest().unwrap();
             if revision.validate().is_ok() {
-                let again: Revision =
-                    serde_json::from_slice(&serde_json::to_vec(&revision).unwrap()).unwrap();
+                let again: Revision = serde_json::from_slice(&serde_json::to_vec(&revision).unwrap()).unwrap();
                 assert_eq!(again.digest().unwrap(), digest);
             }
         }
@@ -327,10 +286,7 @@ fn hostile_bytes_never_panic() {
             let _either = assignment.validate();
         }
     }
-    assert!(
-        parsed > 1_000,
-        "the mutations are too wild to test anything: {parsed}"
-    );
+    assert!(parsed > 1_000, "the mutations are too wild to test anything: {parsed}");
 }
 
 #[test]

@@ -6,9 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a unit of release is.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum UnitKind {
     /// A component and its manifest.
     Worker,
@@ -41,9 +39,7 @@ impl fmt::Display for UnitKind {
 }
 
 /// A unit's identity in the cluster.
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct UnitRef {
     /// Worker, Routes or Config.
     pub kind: UnitKind,
@@ -56,11 +52,7 @@ pub struct UnitRef {
 impl UnitRef {
     /// A unit's identity.
     pub fn new(kind: UnitKind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            kind,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { kind, namespace: namespace.into(), name: name.into() }
     }
 
     /// Name of the unit's object, `<name>-<w|r|c>`: a worker and a route table may share a name.

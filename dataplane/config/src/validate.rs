@@ -36,50 +36,29 @@ pub struct Invalid {
 }
 
 fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Invalid {
-    Invalid {
-        field: field.into(),
-        problem: problem.into(),
-    }
+    Invalid { field: field.into(), problem: problem.into() }
 }
 
 fn name(field: &str, text: &str) -> Result<(), Invalid> {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     if text.is_empty() || text.len() > limits::NAME_BYTES || !text.bytes().all(ok) {
-        return Err(invalid(
-            field,
-            format!(
-                "`{}` is not a name: 1 to 253 of a-z, 0-9, - and .",
-                clip(text)
-            ),
-        ));
+        return Err(invalid(field, format!("`{}` is not a name: 1 to 253 of a-z, 0-9, - and .", clip(text))));
     }
     Ok(())
 }
 
 fn count(field: &str, len: usize) -> Result<(), Invalid> {
     if len > limits::LIST {
-        return Err(invalid(
-            field,
-            format!("{len} items; at most {} are allowed", limits::LIST),
-        ));
+        return Err(invalid(field, format!("{len} items; at most {} are allowed", limits::LIST)));
     }
     Ok(())
 }
 
-fn range(
-    field: &str,
-    value: u64,
-    allowed: std::ops::RangeInclusive<u64>,
-    unit: &str,
-) -> Result<(), Invalid> {
+fn range(field: &str, value: u64, allowed: std::ops::RangeInclusive<u64>, unit: &str) -> Result<(), Invalid> {
     if !allowed.contains(&value) {
         return Err(invalid(
             field,
-            format!(
-                "{value} {unit}; {} to {} {unit} are allowed",
-                allowed.start(),
-                allowed.end()
-            ),
+            format!("{value} {unit}; {} to {} {unit} are allowed", allowed.start(), allowed.end()),
         ));
     }
     Ok(())
@@ -88,9 +67,7 @@ fn range(
 fn label(label: &str) -> bool {
     !label.is_empty()
         && label.len() <= 63
-        && label
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
 /// A host is lower-case DNS labels; only the first label may be `*`, alone.
@@ -142,9 +119,8 @@ fn origin(field: &str, url: &str) -> Result<(), Invalid> {
             Some((host, port)) if !rest.ends_with(']') => (host, Some(port)),
             Some(_) | None => (rest, None),
         };
-        let port_ok = port.is_none_or(|p| {
-            p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0)
-        });
+        let port_ok =
+            port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
         port_ok && upstream_host(host)
     });
     if ok {
@@ -152,10 +128,7 @@ fn origin(field: &str, url: &str) -> Result<(), Invalid> {
     } else {
         Err(invalid(
             field,
-            format!(
-                "`{}` is not http://host or http://host:port, in lower case, without a path",
-                clip(url)
-            ),
+            format!("`{}` is not http://host or http://host:port, in lower case, without a path", clip(url)),
         ))
     }
 }
@@ -170,9 +143,5 @@ fn upstream_host(host: &str) -> bool {
 
 /// What was wrong, short and printable: it goes into status and logs.
 fn clip(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .collect::<String>()
-        .escape_debug()
-        .to_string()
+    text.chars().take(80).collect::<String>().escape_debug().to_string()
 }

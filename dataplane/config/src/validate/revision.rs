@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Invalid, count, hosts, invalid, limits, name, origin, paths, range};
-use crate::{
-    Binding, BindingKind, Bundle, Content, FORMAT, Revision, Routes, UnitRef, Upstream, Worker,
-};
+use crate::{Binding, BindingKind, Bundle, Content, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
 
 impl Revision {
     /// Checks a revision on its own. One that fails is refused; its unit keeps its last good one.
@@ -14,22 +12,12 @@ impl Revision {
     /// The first thing wrong.
     pub fn validate(&self) -> Result<(), Invalid> {
         if self.format != FORMAT {
-            return Err(invalid(
-                "format",
-                format!("{} is not {FORMAT}, the version read here", self.format),
-            ));
+            return Err(invalid("format", format!("{} is not {FORMAT}, the version read here", self.format)));
         }
         name("name", &self.name)?;
         for (field, content) in [("staging", &self.staging), ("production", &self.production)] {
             if content.kind() != self.kind {
-                return Err(invalid(
-                    field,
-                    format!(
-                        "holds a {}, the revision is of a {}",
-                        content.kind(),
-                        self.kind
-                    ),
-                ));
+                return Err(invalid(field, format!("holds a {}, the revision is of a {}", content.kind(), self.kind)));
             }
             match content {
                 Content::Worker(worker) => validate_worker(field, worker)?,
@@ -44,18 +32,10 @@ impl Revision {
     fn validate_artifact(&self) -> Result<(), Invalid> {
         match (&self.artifact, matches!(self.staging, Content::Worker(_))) {
             (None, true) => Err(invalid("artifact", "a worker needs one")),
-            (Some(_), false) => Err(invalid(
-                "artifact",
-                format!("a unit of kind {} has none", self.kind),
-            )),
-            (Some(a), true) if a.size == 0 || a.size > limits::ARTIFACT_BYTES => Err(invalid(
-                "artifact.size",
-                format!(
-                    "{} bytes; 1 to {} are allowed",
-                    a.size,
-                    limits::ARTIFACT_BYTES
-                ),
-            )),
+            (Some(_), false) => Err(invalid("artifact", format!("a unit of kind {} has none", self.kind))),
+            (Some(a), true) if a.size == 0 || a.size > limits::ARTIFACT_BYTES => {
+                Err(invalid("artifact.size", format!("{} bytes; 1 to {} are allowed", a.size, limits::ARTIFACT_BYTES)))
+            }
             (Some(_), true) | (None, false) => Ok(()),
         }
     }
@@ -79,50 +59,28 @@ fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
     for binding in &worker.bindings {
         name(&format!("{at}.bindings.name"), &binding.name)?;
         if !names.insert(&binding.name) {
-            return Err(invalid(
-                format!("{at}.bindings"),
-                format!("`{}` is listed twice", binding.name),
-            ));
+            return Err(invalid(format!("{at}.bindings"), format!("`{}` is listed twice", binding.name)));
         }
         validate_binding(&format!("{at}.bindings[{}]", binding.name), binding)?;
     }
     let l = &worker.limits;
     range(&format!("{at}.limits.cpu"), l.cpu_ms, limits::CPU_MS, "ms")?;
-    range(
-        &format!("{at}.limits.wall"),
-        l.wall_ms,
-        limits::WALL_MS,
-        "ms",
-    )?;
-    range(
-        &format!("{at}.limits.memory"),
-        l.memory_bytes,
-        limits::MEMORY_BYTES,
-        "bytes",
-    )
+    range(&format!("{at}.limits.wall"), l.wall_ms, limits::WALL_MS, "ms")?;
+    range(&format!("{at}.limits.memory"), l.memory_bytes, limits::MEMORY_BYTES, "bytes")
 }
 
 fn validate_routes(at: &str, routes: &Routes) -> Result<(), Invalid> {
     if routes.hosts.is_empty() {
-        return Err(invalid(
-            format!("{at}.hosts"),
-            "is empty; name the hosts, e.g. shop.example",
-        ));
+        return Err(invalid(format!("{at}.hosts"), "is empty; name the hosts, e.g. shop.example"));
     }
     if routes.rules.is_empty() {
-        return Err(invalid(
-            format!("{at}.rules"),
-            "is empty; give at least one rule with paths and an upstream",
-        ));
+        return Err(invalid(format!("{at}.rules"), "is empty; give at least one rule with paths and an upstream"));
     }
     hosts(&format!("{at}.hosts"), &routes.hosts)?;
     count(&format!("{at}.rules"), routes.rules.len())?;
     for rule in &routes.rules {
         if rule.paths.is_empty() {
-            return Err(invalid(
-                format!("{at}.rules.paths"),
-                "is empty; `/*` matches every path",
-            ));
+            return Err(invalid(format!("{at}.rules.paths"), "is empty; `/*` matches every path"));
         }
         paths(&format!("{at}.rules.paths"), &rule.paths)?;
         validate_upstream(&format!("{at}.rules.upstream"), &rule.upstream)?;
@@ -135,18 +93,8 @@ fn validate_routes(at: &str, routes: &Routes) -> Result<(), Invalid> {
 
 fn validate_upstream(at: &str, upstream: &Upstream) -> Result<(), Invalid> {
     origin(&format!("{at}.url"), &upstream.url)?;
-    range(
-        &format!("{at}.connectTimeout"),
-        upstream.connect_timeout_ms,
-        1..=60_000,
-        "ms",
-    )?;
-    range(
-        &format!("{at}.responseTimeout"),
-        upstream.response_timeout_ms,
-        1..=3_600_000,
-        "ms",
-    )
+    range(&format!("{at}.connectTimeout"), upstream.connect_timeout_ms, 1..=60_000, "ms")?;
+    range(&format!("{at}.responseTimeout"), upstream.response_timeout_ms, 1..=3_600_000, "ms")
 }
 
 fn validate_binding(at: &str, binding: &Binding) -> Result<(), Invalid> {
@@ -159,9 +107,7 @@ fn validate_binding(at: &str, binding: &Binding) -> Result<(), Invalid> {
                 ));
             }
             count(&format!("{at}.origins"), origins.len())?;
-            origins
-                .iter()
-                .try_for_each(|o| origin(&format!("{at}.origins"), o))
+            origins.iter().try_for_each(|o| origin(&format!("{at}.origins"), o))
         }
     }
 }
@@ -171,21 +117,11 @@ fn validate_bundle(at: &str, bundle: &Bundle) -> Result<(), Invalid> {
     if bytes > limits::BUNDLE_BYTES {
         return Err(invalid(
             format!("{at}.data"),
-            format!(
-                "{bytes} bytes; at most {} are allowed",
-                limits::BUNDLE_BYTES
-            ),
+            format!("{bytes} bytes; at most {} are allowed", limits::BUNDLE_BYTES),
         ));
     }
-    if bundle
-        .data
-        .keys()
-        .any(|k| k.is_empty() || k.len() > limits::NAME_BYTES)
-    {
-        return Err(invalid(
-            format!("{at}.data"),
-            format!("a key has 1 to {} bytes", limits::NAME_BYTES),
-        ));
+    if bundle.data.keys().any(|k| k.is_empty() || k.len() > limits::NAME_BYTES) {
+        return Err(invalid(format!("{at}.data"), format!("a key has 1 to {} bytes", limits::NAME_BYTES)));
     }
     Ok(())
 }
