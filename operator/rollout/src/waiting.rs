@@ -1,0 +1,185 @@
+//! What an attempt may wait for, and how the column WAITING FOR says it.
+
+use crate::{Environment, RolloutId, Target, Time, UnitId};
+
+/// One thing that an attempt waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiting {
+    /// Time and requests of a soak.
+    Soak {
+        /// When the time is over; none if it is.
+        until: Option<Time>,
+        /// Requests seen and asked for, if any are.
+        requests: Option<(u64, u64)>,
+    },
+    /// Another gate.
+    Gate {
+        /// Its key.
+        gate: String,
+        /// What it says.
+        message: String,
+    },
+    /// Nodes that do not have it.
+    Nodes {
+        /// How many.
+        behind: usize,
+        /// Of how many live ones.
+        live: usize,
+        /// One of them.
+        node: String,
+        /// What that has.
+        has: u64,
+        /// What it needs.
+        needs: u64,
+    },
+    /// A node that cannot run it for reasons of its own.
+    NodeTrouble {
+        /// The node.
+        node: String,
+        /// What it says.
+        message: String,
+        /// When the attempt pauses.
+        until: Time,
+    },
+    /// A group without live nodes.
+    NoLiveNodes {
+        /// The group.
+        group: String,
+    },
+    /// An environment without groups.
+    NoGroups {
+        /// The environment.
+        environment: Environment,
+    },
+    /// Nodes that have not confirmed that they are back on stable.
+    Return {
+        /// How many.
+        behind: usize,
+        /// One of them.
+        node: String,
+        /// When it is called over all the same.
+        until: Time,
+    },
+    /// The attempt that has the unit.
+    Attempt {
+        /// Its name.
+        rollout: RolloutId,
+    },
+    /// Staging's evidence.
+    Staging {
+        /// For what.
+        target: Target,
+    },
+    /// A unit that must be there first.
+    Reference {
+        /// Which.
+        unit: UnitId,
+    },
+    /// A unit that must leave first.
+    Referrer {
+        /// Which.
+        unit: UnitId,
+    },
+    /// A host and path that another unit has.
+    Claim {
+        /// Host and path.
+        claim: String,
+        /// Whose.
+        unit: UnitId,
+    },
+    /// A person's confirmation that so many units shall go.
+    Confirmation {
+        /// How many go.
+        removed: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// An attempt that must not be in a group together with this one.
+    Alone {
+        /// The other.
+        rollout: RolloutId,
+    },
+    /// A person to let it go on.
+    Resume {
+        /// Who paused it.
+        by: String,
+    },
+    /// A person to decide.
+    Decision {
+        /// Why it is paused.
+        why: String,
+    },
+    /// The branch to become readable.
+    Head {
+        /// Why it is not.
+        reason: String,
+    },
+    /// The revision's content.
+    RevisionContent {
+        /// Which.
+        target: Target,
+    },
+}
+
+impl Waiting {
+    /// As people read it; times relative to `now`'s day.
+    #[must_use]
+    pub fn text(&self, now: Time) -> String {
+        match self {
+            Self::Soak { until, requests } => soak(*until, *requests, now),
+            Self::Gate { gate, message } => format!("{gate}: {message}"),
+            Self::Nodes { behind, live, node, has, needs } => {
+                format!("{behind} of {live} nodes: {node} has generation {has}, needs {needs}")
+            }
+            Self::NodeTrouble { node, message, until } => format!("{node}: {message} (pauses at {})", until.shown(now)),
+            Self::NoLiveNodes { group } => format!("group {group} has no live nodes"),
+            Self::NoGroups { environment } => {
+                format!("no DeploymentGroup is in {environment}: create one")
+            }
+            Self::Return { behind, node, until } => {
+                format!("{behind} nodes to go back: {node} (until {})", until.shown(now))
+            }
+            Self::Attempt { rollout } => format!("{rollout} to finish"),
+            Self::Staging { target } => {
+                format!("{} to pass staging: merge it to the staging branch, or approve", target.short())
+            }
+            Self::Reference { unit } => format!("{unit}, which it refers to"),
+            Self::Referrer { unit } => format!("{unit}, which refers to it, to leave"),
+            Self::Claim { claim, unit } => format!("{unit} has {claim}: remove it from one of both"),
+            Self::Confirmation { removed, of } => {
+                format!("confirmation: the commit removes {removed} of {of} units")
+            }
+            Self::Alone { rollout } => format!("{rollout}: not together in one group"),
+            Self::Resume { by } => format!("resume (paused by {by})"),
+            Self::Decision { why } => format!("retry, abort or a newer revision: {why}"),
+            Self::Head { reason } => format!("the branch: {reason}"),
+            Self::RevisionContent { target } => format!("Revision {} to exist", target.short()),
+        }
+    }
+}
+
+fn soak(until: Option<Time>, requests: Option<(u64, u64)>, now: Time) -> String {
+    let requests = requests.map(|(seen, asked)| format!("{seen}/{asked} req"));
+    match (until, requests) {
+        (Some(until), Some(requests)) => format!("soak until {} ({requests})", until.shown(now)),
+        (Some(until), None) => format!("soak until {}", until.shown(now)),
+        (None, Some(requests)) => format!("soak: {requests}"),
+        (None, None) => "soak: over".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_column_reads_as_the_user_journey_shows_it() {
+        let noon = Time(1_795_435_200_000);
+        let until = Time(noon.0 + (2 * 3600 + 32 * 60 + 10) * 1000);
+        let soak = Waiting::Soak { until: Some(until), requests: Some((812, 1000)) };
+        assert_eq!(soak.text(noon), "soak until 14:32:10 (812/1000 req)");
+        let nodes = Waiting::Nodes { behind: 1, live: 3, node: "edge-7".into(), has: 12, needs: 14 };
+        let text = nodes.text(noon);
+        assert_eq!(text, "1 of 3 nodes: edge-7 has generation 12, needs 14");
+    }
+}
