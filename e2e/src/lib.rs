@@ -1,0 +1,27 @@
+//! Clusters on one machine, made of real parts, for integration tests, scenario tests and the demo.
+//!
+//! [`Cluster::up`] gives a Kubernetes with nodes, each in namespaces of its own; [`parts`] holds the git server,
+//! Prometheus, the application behind the workers and the traffic that tests send.
+
+pub mod address;
+mod cgroup;
+pub mod cluster;
+pub mod control_plane;
+mod dns;
+mod external;
+pub mod image;
+mod network;
+mod node;
+pub mod pki;
+pub mod process;
+pub mod run;
+pub mod state;
+pub mod teardown;
+pub mod tools;
+pub mod wait;
+
+pub use crate::{
+    cluster::{Cluster, Options},
+    image::Image,
+    process::Spawn,
+};
