@@ -1,4 +1,5 @@
 //! The kinds, one a file.
+#![allow(unreachable_pub, reason = "kube derives a private copy of each spec that has CEL rules")]
 
 pub mod assignment;
 pub mod dataplane_node;
@@ -19,6 +20,7 @@ pub use repository::{
 };
 pub use revision::{Revision, RevisionSpec, Source};
 pub use rollout::{
-    GateStatus, GroupPhase, GroupStatus, Phase, Rollout, RolloutSpec, RolloutStatus, RolloutUnit, UnitSince, Verdict,
+    Cause, CauseKind, GateStatus, GroupPhase, GroupStatus, Order, Phase, Rollout, RolloutRef, RolloutSpec,
+    RolloutStatus, RolloutUnit, UnitSince, UnitStable, Verdict,
 };
-pub use unit::{Change, Head, Memory, Passed, Rejected, Stable, Unit, UnitEnvironments, UnitSpec, UnitStatus};
+pub use unit::{Change, Head, Memory, Passed, Rejected, Suspect, Unit, UnitEnvironments, UnitSpec, UnitStatus};

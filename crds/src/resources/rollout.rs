@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_config::{Digest, Environment, UnitKind};
 
+use crate::quantities::Span;
+
 /// One attempt to take a revision through the groups of one environment. Written by the operator;
-/// people may set `pause`, `abort` and `retry`.
+/// people may set `pause`, `approve`, `abort` and `retry`.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "sluice.dev",
@@ -27,12 +29,12 @@ use sluice_config::{Digest, Environment, UnitKind};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.units == oldSelf.units && self.environment == oldSelf.environment && self.attempt == oldSelf.attempt && self.groups == oldSelf.groups && self.commit == oldSelf.commit && self.title == oldSelf.title && self.revision == oldSelf.revision").message("only pause, abort and retry may be changed; a new commit makes a new rollout"))]
+#[x_kube(validation = Rule::new("self.units == oldSelf.units && self.environment == oldSelf.environment && self.attempt == oldSelf.attempt && self.commit == oldSelf.commit && self.author == oldSelf.author && self.subject == oldSelf.subject && self.title == oldSelf.title && self.revision == oldSelf.revision && self.alone == oldSelf.alone").message("only pause, approve, abort and retry may be changed; a new commit makes a new rollout"))]
 pub struct RolloutSpec {
     /// Environment whose groups it takes.
     pub environment: Environment,
     /// For people: the unit, with its kind where it is no worker.
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 300))]
     pub title: String,
     /// For people: first 8 of the digest, or `removed`.
     #[schemars(length(max = 64))]
@@ -42,27 +44,51 @@ pub struct RolloutSpec {
     pub units: Vec<RolloutUnit>,
     /// Which attempt of this unit in this environment.
     pub attempt: u32,
-    /// The groups, fixed when the attempt starts; those of equal order go together.
-    #[schemars(length(max = 200))]
-    pub groups: Vec<String>,
+    /// Shares no group with another attempt while it is judged: an earlier attempt failed a gate
+    /// that could not tell whose fault it was.
+    #[serde(default)]
+    pub alone: bool,
     /// Commit that asked for it.
     #[schemars(length(max = 64))]
     pub commit: String,
     /// Author of that commit.
     #[serde(default)]
+    #[schemars(length(max = 512))]
     pub author: String,
     /// First line of that commit's message.
     #[serde(default)]
+    #[schemars(length(max = 512))]
     pub subject: String,
-    /// Hold where it is; what runs keeps running.
-    #[serde(default)]
-    pub pause: bool,
+    /// Hold where it is; what runs keeps running. Remove it to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Order>,
+    /// Go into production without staging's evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approve: Option<Order>,
     /// Take it back everywhere, at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Order>,
+    /// Try a rejected revision once more, or judge the group anew at which a gate paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Order>,
+}
+
+/// What somebody ordered, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Why.
     #[serde(default)]
-    pub abort: bool,
-    /// Try a rejected revision once more: makes another attempt.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// Who. Where the chart's admission policy is in force, the name that the API server knows.
     #[serde(default)]
-    pub retry: bool,
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// Tells a second order of the same kind from the first: a time, for example.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub token: String,
 }
 
 /// One unit in a rollout.
@@ -76,10 +102,8 @@ pub struct RolloutUnit {
     pub name: String,
     /// Where it is to go; absent for a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub revision: Option<Digest>,
-    /// Where a revert goes; absent where the unit did not run before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable: Option<Digest>,
 }
 
 /// Where the attempt is.
@@ -95,27 +119,30 @@ pub struct RolloutStatus {
     /// For people: what it waits for and until when, or why it ended.
     #[serde(default)]
     pub waiting_for: String,
-    /// Each group that was started.
+    /// Why it is paused, going back, or over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The cause with its evidence, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What each unit goes back to; fixed when it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stable: Vec<UnitStable>,
+    /// The groups in order; fixed when it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupStatus>,
-    /// Why it was paused, reverted, aborted or superseded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When the first group was assigned.
+    /// When it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
-    /// When it began to hold for the same thing; counts against the hold limit.
+    /// When it stopped going forward: succeeded, began to go back, was superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_since: Option<MicroTime>,
-    /// When the verdict that ended it was given.
+    pub ended_at: Option<MicroTime>,
+    /// Token of the last `retry` that was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_at: Option<MicroTime>,
-    /// When it ended on every live node.
+    pub retried: Option<String>,
+    /// When this status was written; paces the writes that only tell progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<MicroTime>,
-    /// Planner's own bookkeeping, opaque.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memo: Option<String>,
+    pub written_at: Option<MicroTime>,
     /// Generation of the spec that this status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
@@ -124,7 +151,7 @@ pub struct RolloutStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Phase of an attempt.
+/// Where an attempt stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Not yet in any group.
@@ -142,8 +169,61 @@ pub enum Phase {
     Succeeded,
     /// Given up for a newer revision.
     Superseded,
-    /// Taken back on request or because the branch returned to stable; not rejected.
+    /// Taken back on request; rejected as well.
     Aborted,
+}
+
+/// Why an attempt is paused, going back, or over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// What kind of cause.
+    pub kind: CauseKind,
+    /// Names of the other attempts that share the failure, or of the one that took its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutRef>,
+}
+
+/// Another rollout, which may be in another namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RolloutRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What kind of cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CauseKind {
+    /// A gate failed.
+    GateFailed,
+    /// A node refused the digest.
+    Refused,
+    /// Nodes did not apply it within the group's `applyDeadline`.
+    NotApplied,
+    /// It held longer than the group's `holdLimit`.
+    HoldLimit,
+    /// A person paused or aborted it.
+    Person,
+    /// The branch went back to what was stable.
+    HeadReturned,
+    /// A gate failed that cannot tell units apart, and other attempts were in the group, too.
+    Shared,
+    /// The branch moved on.
+    Superseded,
+}
+
+/// What a unit goes back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnitStable {
+    /// Kind of the unit.
+    pub kind: UnitKind,
+    /// Name of the unit.
+    pub name: String,
+    /// Digest of the revision; absent where the unit did not run before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
 }
 
 /// One group of an attempt.
@@ -152,42 +232,39 @@ pub enum Phase {
 pub struct GroupStatus {
     /// Name of the group.
     pub name: String,
+    /// Its order when the attempt started; equal orders go together.
+    pub order: i32,
     /// Where the attempt is in this group.
     pub phase: GroupPhase,
+    /// When the group was told to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entered_at: Option<MicroTime>,
     /// Generation at which each unit's entry changed; verdicts hold for these alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub since: Vec<UnitSince>,
-    /// When the assignment was to be written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assigned_at: Option<MicroTime>,
     /// When every live node ran it and the gates started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gates_started_at: Option<MicroTime>,
-    /// When the group passed or failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<MicroTime>,
     /// Each gate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateStatus>,
 }
 
-/// Phase of an attempt in one group.
+/// Where an attempt is in one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GroupPhase {
-    /// Assigned; nodes are taking it up.
-    Applying,
-    /// Gates run.
-    Gating,
-    /// All gates passed.
+    /// Not its turn.
+    Waiting,
+    /// Told to run it; not every live node has it.
+    Deploying,
+    /// The gates look.
+    Verifying,
+    /// Every gate passed.
     Passed,
-    /// A gate or a node failed it.
-    Failed,
-    /// The group went away or is optional and empty.
+    /// Left out: deleted on the way, or optional and without live nodes.
     Skipped,
-    /// Being put back on stable.
-    Reverting,
-    /// Back on stable.
-    Reverted,
+    /// A gate failed, a node refused, or a deadline passed, here.
+    Failed,
 }
 
 /// Generation at which a unit's entry last changed in a group.
@@ -205,7 +282,7 @@ pub struct UnitSince {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateStatus {
-    /// Name of the gate.
+    /// Name of the gate, with the unit's name where that is needed.
     pub name: String,
     /// What it yields.
     pub verdict: Verdict,
@@ -215,15 +292,28 @@ pub struct GateStatus {
     /// The query that was run, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// When it started.
+    pub started_at: MicroTime,
     /// Samples that counted.
     #[serde(default)]
-    pub samples: u64,
+    pub samples: u32,
     /// Failed samples in a row.
     #[serde(default)]
     pub consecutive_failures: u32,
-    /// When the last sample was taken.
+    /// Requests counted.
+    #[serde(default)]
+    pub requests: u64,
+    /// Errors counted.
+    #[serde(default)]
+    pub errors: u64,
+    /// Time that was watched; only this counts for a soak, so no clock that jumps can shorten one.
+    pub watched: Span,
+    /// End of the last sample that counted; for a soak, until when it was watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sample_at: Option<MicroTime>,
+    /// How often its Job was started again after one that could not be run.
+    #[serde(default)]
+    pub reruns: u32,
 }
 
 /// What a gate yields.

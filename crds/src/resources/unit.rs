@@ -1,6 +1,6 @@
 //! Unit: the memory of what is released as one.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,13 +65,13 @@ pub struct Memory {
     /// What the branch wants, as last read without an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Head>,
-    /// The last revision that succeeded; where every revert goes.
+    /// The last revision that succeeded; where every revert goes. Absent before the first success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable: Option<Stable>,
+    pub stable: Option<Change>,
     /// Name of the Rollout in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<String>,
-    /// Revisions that succeeded here, newest last.
+    /// Revisions that succeeded here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<Passed>,
     /// Revisions that were rejected here, and why.
@@ -80,9 +80,9 @@ pub struct Memory {
     /// Attempts made so far; the next one's number is one more.
     #[serde(default)]
     pub attempts: u32,
-    /// Time of the unit's last presence in the branch; an older removal's staging pass does not count.
+    /// What failed together with others and runs again, alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_present: Option<Time>,
+    pub suspect: Option<Suspect>,
 }
 
 /// A revision or the absence of one.
@@ -109,31 +109,16 @@ pub struct Head {
     /// First line of that commit's message.
     #[serde(default)]
     pub subject: String,
-    /// The removal is one of many in its commit and waits for confirmation.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unconfirmed_removal: bool,
-}
-
-/// What a unit goes back to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stable {
-    /// Digest of the revision; absent where the unit was removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-    /// When it succeeded.
-    pub since: Time,
 }
 
 /// A revision that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Passed {
-    /// Digest of the revision; absent for a removal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
+    /// Digest of the revision.
+    pub digest: Digest,
     /// When.
-    pub at: Time,
+    pub at: MicroTime,
 }
 
 /// A revision that was rejected.
@@ -147,8 +132,17 @@ pub struct Rejected {
     pub rollout: String,
     /// What failed.
     pub reason: String,
-    /// When.
-    pub at: Time,
+}
+
+/// A revision that failed together with others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspect {
+    /// Digest of the revision; absent for a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// When its attempt had started: the oldest runs first.
+    pub since: MicroTime,
 }
 
 /// What people see of a unit.
