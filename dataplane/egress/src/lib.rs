@@ -1,1 +1,17 @@
-//! 
+//! The only way out of the dataplane: policy first, then a pooled connection.
+//!
+//! [`Policy`] says which origins may be asked for; what their names resolve to is checked before
+//! a connection is made ([`EgressConfig`]). [`Egress::target`] prepares an origin once, when a snapshot is
+//! built; [`Egress::send`] uses it.
+
+mod body;
+mod client;
+mod error;
+mod origin;
+mod policy;
+
+pub use body::{Body, BodyError, empty, full};
+pub use client::{Egress, EgressConfig, Target, Timeouts};
+pub use error::{EgressError, Fault};
+pub use origin::{Origin, OriginError};
+pub use policy::{Policy, RangeDenied, check_address};

@@ -1,0 +1,118 @@
+//! What a call ended in.
+
+use std::time::Duration;
+
+use sluice_config::{Digest, UnitRef};
+
+/// Who a call is charged to; logs carry it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Which unit.
+    pub unit: UnitRef,
+    /// Which revision.
+    pub revision: Digest,
+    /// Group of the node.
+    pub group: String,
+}
+
+/// Which part of a request a call served. `wasi:http` has one for both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Request and response in one call.
+    Handle,
+}
+
+/// What a call ended in: the label `outcome` of `sluice_worker_calls_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// It called `next` and answered.
+    Next,
+    /// It answered without `next`.
+    Answered,
+    /// It trapped.
+    Trap,
+    /// Its CPU limit ended it.
+    Cpu,
+    /// Its wall limit ended it.
+    Wall,
+    /// Its memory limit ended it.
+    Memory,
+    /// It was not called: no room.
+    Shed,
+    /// It was not called: it could not be loaded.
+    NotLoaded,
+    /// It gave no answer, or not a valid one.
+    Invalid,
+    /// It failed when its response's head was out: the response was broken off.
+    Aborted,
+}
+
+impl Outcome {
+    /// All, in the order of the table in `request.md`.
+    pub const ALL: [Self; 10] = [
+        Self::Next,
+        Self::Answered,
+        Self::Trap,
+        Self::Cpu,
+        Self::Wall,
+        Self::Memory,
+        Self::Shed,
+        Self::NotLoaded,
+        Self::Invalid,
+        Self::Aborted,
+    ];
+
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Answered => "answered",
+            Self::Trap => "trap",
+            Self::Cpu => "cpu",
+            Self::Wall => "wall",
+            Self::Memory => "memory",
+            Self::Shed => "shed",
+            Self::NotLoaded => "not_loaded",
+            Self::Invalid => "invalid",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// Whether the worker itself failed: what `UnitCounters::faults` counts.
+    #[must_use]
+    pub fn is_fault(self) -> bool {
+        !matches!(self, Self::Next | Self::Answered)
+    }
+}
+
+impl Phase {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handle => "handle",
+        }
+    }
+}
+
+/// Why a call gave no response.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {why}", .outcome.as_str())]
+pub struct Failure {
+    /// Which kind; one of those that are faults.
+    pub outcome: Outcome,
+    /// For logs.
+    pub why: String,
+}
+
+/// The end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What it ended in.
+    pub outcome: Outcome,
+    /// Its own time: without waiting in `next` and on bodies.
+    pub own: Duration,
+    /// CPU time charged.
+    pub cpu: Duration,
+}
