@@ -26,14 +26,17 @@ use crate::{
 
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs in the node's new mount namespace ($1 is its folder): gives it its own state folders, hides the machine's kernel
-/// settings from the kubelet, and then keeps both namespaces alive. All of it vanishes with the node's last process.
+/// Runs in the node's new mount namespace ($1 is its folder): gives it its own state folders and then keeps both
+/// namespaces alive. The kubelet insists on some kernel settings, which are not ours to change for the whole machine
+/// (panic_on_oops among them): it sees files that say what it wants. All of it vanishes with the node's last process.
 const ANCHOR: &str = r#"set -e
-for folder in run var/lib var/log; do mount --bind "$1/$folder" "/$folder"; done
-for settings in /proc/sys/kernel /proc/sys/vm; do
-  mount --bind "$settings" "$settings"
-  mount -o remount,bind,ro "$settings"
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
+  kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+  file="$1/run/${setting##*/}"
+  echo "${setting#*=}" >"$file"
+  mount --bind "$file" "/proc/sys/${setting%=*}"
 done
+for folder in run var/lib var/log; do mount --bind "$1/$folder" "/$folder"; done
 mount --make-rshared /
 : > /run/anchored
 exec sleep infinity

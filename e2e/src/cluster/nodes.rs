@@ -151,8 +151,12 @@ impl Cluster {
             Ok(if is == wanted { Look::Done(()) } else { Look::NotYet(ready.message.unwrap_or_default()) })
         });
         let result = result.await;
+        let kubelet = format!("{name}-kubelet");
         match &self.kind {
-            Kind::Own(own) if wanted => result.with_context(|| own.processes.tail(&format!("{name}-kubelet"))),
+            // Where the kubelet has ended, the error shows its log already.
+            Kind::Own(own) if wanted && own.processes.pid(&kubelet).is_some() => {
+                result.with_context(|| format!("{kubelet} runs{}", own.processes.tail(&kubelet)))
+            }
             _ => result,
         }
     }

@@ -111,7 +111,7 @@ oom_score = 0
             "cgroupRoot": self.cgroup,
             "failSwapOn": false,
             "failCgroupV1": false,
-            // Makes the kubelet accept that it may not change the machine's kernel settings.
+            // Tolerates what a kubelet cannot do on a machine that is itself a container.
             "featureGates": {"KubeletInUserNamespace": true},
             "localStorageCapacityIsolation": false,
             // All nodes share one disk and one memory: none may evict because of the others. 0 is refused.
