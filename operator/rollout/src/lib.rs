@@ -9,18 +9,34 @@
 //! always stored (in one plan) before its effect (in a later one).
 #![warn(missing_docs)]
 
+mod adopt;
+mod advance;
+mod assign;
+mod create;
 mod domain;
+mod gates;
+mod group;
+mod memory;
+mod nodes;
+mod pace;
 mod plan;
+mod planner;
 mod progress;
+mod report;
+mod revert;
 mod sample;
 mod snapshot;
+mod start;
 mod time;
+mod verdict;
+mod view;
 mod waiting;
 
 pub use domain::{Digest, DigestError, Environment, RolloutId, Target, UnitId, UnitKind};
 pub use plan::{
     About, Basis, Effect, Event, GateOrigin, GateRef, Plan, Reason, RolloutReport, Severity, UnitReport, Wanted, Write,
 };
+pub use planner::plan;
 pub use progress::{
     Cause, GateProgress, GroupPhase, GroupProgress, Phase, Rollout, RolloutSpec, RolloutStatus, Said, UnitChange,
     Verbs, Verdict,
@@ -33,9 +49,3 @@ pub use snapshot::{
 };
 pub use time::Time;
 pub use waiting::Waiting;
-
-/// What happens next.
-pub fn plan(snapshot: &Snapshot, now: Time) -> Plan {
-    let _ = (snapshot, now);
-    Plan::default()
-}

@@ -14,7 +14,8 @@ pub struct Plan {
     /// What to write, in this order. Each rests only on the snapshot, so one that fails stops no other;
     /// in the steady state there are none.
     pub effects: Vec<Effect>,
-    /// What to measure from now on. What is not listed any more need not be measured; its Job goes.
+    /// What to measure from now on. What is not listed any more is not needed: a Job of it that still
+    /// runs is stopped.
     pub observe: Vec<Wanted>,
     /// When to plan again at the latest, if nothing changes before.
     pub wake_at: Option<Time>,

@@ -220,7 +220,9 @@ pub struct GateProgress {
     pub errors: u64,
     /// Time that was watched; only this counts for a soak, so no clock that jumps can shorten one.
     pub watched: Duration,
-    /// End of the last sample that counted; for a soak, until when it was watched.
+    /// Until when it was watched.
+    pub watched_until: Option<Time>,
+    /// End of the last sample that counted.
     pub last_sample_at: Option<Time>,
     /// How often its Job was started again after one that could not be run.
     pub reruns: u32,

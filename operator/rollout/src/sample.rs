@@ -11,7 +11,12 @@ pub enum Sample {
     /// From Prometheus.
     Queried(Queried),
     /// From a Job.
-    Job(JobState),
+    Job {
+        /// Its name, as it was wanted.
+        name: String,
+        /// How it stands.
+        state: JobState,
+    },
 }
 
 /// Requests and errors of one revision on a group's nodes between two instants, added up over nodes and

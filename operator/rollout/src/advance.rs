@@ -1,0 +1,332 @@
+//! What becomes of a rollout: from what its status says to what it should say.
+
+use crate::{
+    About, Cause, Event, GroupPhase, GroupProgress, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus,
+    Severity, Time, Waiting, Wanted,
+    group::{self, GroupStep, Trouble},
+    report, revert, start,
+    view::View,
+};
+
+/// A rollout on its way to what it should be.
+pub(crate) struct Step<'a> {
+    pub(crate) view: &'a View<'a>,
+    pub(crate) id: &'a RolloutId,
+    pub(crate) rollout: &'a Rollout,
+    pub(crate) status: RolloutStatus,
+    pub(crate) events: Vec<Event>,
+    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) observe: Vec<Wanted>,
+    pub(crate) wake: Vec<Time>,
+}
+
+impl<'a> Step<'a> {
+    /// Everything that follows for one rollout at this moment.
+    pub(crate) fn of(view: &'a View<'a>, id: &'a RolloutId, rollout: &'a Rollout) -> Self {
+        let mut step = Self {
+            view,
+            id,
+            rollout,
+            status: rollout.status.clone(),
+            events: Vec::new(),
+            waiting: Vec::new(),
+            observe: Vec::new(),
+            wake: Vec::new(),
+        };
+        match rollout.status.phase {
+            Phase::Pending => step.pending(),
+            Phase::Progressing | Phase::Paused => step.in_flight(),
+            Phase::Reverting => revert::confirm(&mut step),
+            Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => {}
+        }
+        report::tell(&mut step);
+        step
+    }
+
+    /// Says something once the status is stored.
+    pub(crate) fn say(&mut self, severity: Severity, reason: Reason, note: String) {
+        let about = About::Rollout(self.id.clone());
+        self.events.push(Event { about, severity, reason, note });
+    }
+
+    /// Ends it without anything to take back.
+    pub(crate) fn end(&mut self, phase: Phase, cause: Option<Cause>, message: String) {
+        self.status.phase = phase;
+        self.status.cause = cause;
+        self.status.message = message;
+        self.status.ended_at.get_or_insert(self.view.now);
+        self.waiting.clear();
+        self.observe.clear();
+    }
+
+    fn pending(&mut self) {
+        if self.view.has_its_units(self.id, self.rollout) {
+            return self.start();
+        }
+        if let Some(said) = self.rollout.verbs.abort.clone() {
+            if self.is_rejected() {
+                let message = format!("aborted by {}: {}", said.by, said.reason);
+                self.say(Severity::Normal, Reason::Aborted, message.clone());
+                self.end(Phase::Aborted, Some(Cause::Person), message);
+            }
+            return;
+        }
+        if let Some(by) = self.is_overtaken() {
+            let message = by.as_ref().map_or_else(
+                || "the branch went back to what runs".to_owned(),
+                |by| format!("superseded by {by} before it started"),
+            );
+            self.say(Severity::Normal, Reason::Superseded, message.clone());
+            return self.end(Phase::Superseded, Some(Cause::Superseded { by }), message);
+        }
+        self.waiting.extend(start::queue(self.view, self.id, self.rollout));
+        self.waiting.extend(start::blockers(self.view, self.id, self.rollout));
+    }
+
+    /// Whether the units' memory holds it as rejected: only then may it end, else it would be made anew.
+    fn is_rejected(&self) -> bool {
+        let environment = self.rollout.spec.environment;
+        self.rollout.spec.units.iter().all(|change| {
+            let rejected = &self.view.memory(&change.unit, environment).rejected;
+            rejected.get(&change.target).is_some_and(|rejection| rejection.by == *self.id)
+        })
+    }
+
+    /// Whether the branch moved on, and to which attempt.
+    fn is_overtaken(&self) -> Option<Option<RolloutId>> {
+        let environment = self.rollout.spec.environment;
+        for change in &self.rollout.spec.units {
+            let Some(wanted) = self.view.wanted(&change.unit, environment) else { continue };
+            let newest = self.view.last_attempt_at(&change.unit, environment, wanted);
+            if *wanted == change.target {
+                // Two attempts at one target: the newest is it.
+                if newest.is_some_and(|(id, _)| id != self.id) {
+                    return newest.map(|(id, _)| Some(id.clone()));
+                }
+                continue;
+            }
+            let memory = self.view.memory(&change.unit, environment);
+            let nothing_follows =
+                *wanted == self.view.stable(&change.unit, environment) || memory.rejected.contains_key(wanted);
+            let newest = newest.filter(|(_, rollout)| !rollout.status.phase.is_over());
+            match newest {
+                Some((id, _)) => return Some(Some(id.clone())),
+                None if nothing_follows => return Some(None),
+                // Its successor is about to be created; wait, to be able to name it.
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Leaves Pending. Groups are entered in a later plan: then all see that it is there.
+    fn start(&mut self) {
+        let environment = self.rollout.spec.environment;
+        let groups = self.view.snapshot.groups.iter();
+        let mut groups: Vec<_> = groups
+            .filter(|(_, group)| group.environment == environment)
+            .map(|(name, group)| GroupProgress {
+                name: name.clone(),
+                order: group.order,
+                phase: GroupPhase::Waiting,
+                entered_at: None,
+                since: std::collections::BTreeMap::new(),
+                gates_started_at: None,
+                gates: std::collections::BTreeMap::new(),
+            })
+            .collect();
+        groups.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
+        let units = self.rollout.spec.units.iter();
+        self.status.stable =
+            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
+        self.status.phase = Phase::Progressing;
+        self.status.started_at = Some(self.view.now);
+        let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+        self.say(Severity::Normal, Reason::Started, format!("goes through {}", names.join(", ")));
+        self.status.groups = groups;
+        let units = &self.rollout.spec.units;
+        let lacks = units.iter().any(|change| start::lacks_evidence(self.view, change, environment));
+        if let (true, Some(said)) = (lacks, self.rollout.verbs.approve.clone()) {
+            let note = format!("has not passed staging; {} starts it all the same: {}", said.by, said.reason);
+            self.say(Severity::Warning, Reason::EvidenceOverridden, note);
+        }
+    }
+
+    fn in_flight(&mut self) {
+        if !self.view.has_its_units(self.id, self.rollout) {
+            return self.superseded();
+        }
+        if let Some(said) = self.rollout.verbs.abort.clone() {
+            let message = format!("aborted by {}: {}", said.by, said.reason);
+            return revert::begin(self, Cause::Person, message);
+        }
+        if let Some(stable) = self.head_returned() {
+            let message = format!("the branch went back to {stable}");
+            return revert::begin(self, Cause::HeadReturned, message);
+        }
+        if let Some((cause, message)) = self.accused() {
+            return revert::begin(self, cause, message);
+        }
+        self.retry();
+        if let Some(trouble) = self.walk() {
+            return self.stop(trouble);
+        }
+        self.settle();
+    }
+
+    fn superseded(&mut self) {
+        let environment = self.rollout.spec.environment;
+        let units = self.rollout.spec.units.iter();
+        let mut holders = units.filter_map(|change| self.view.memory(&change.unit, environment).in_flight.clone());
+        let by = holders.find(|holder| holder != self.id);
+        let message = match &by {
+            Some(by) => format!("superseded by {by}"),
+            None => "the unit's memory does not know it".to_owned(),
+        };
+        self.say(Severity::Normal, Reason::Superseded, message.clone());
+        self.end(Phase::Superseded, Some(Cause::Superseded { by }), message);
+    }
+
+    /// The stable that the branch went back to.
+    fn head_returned(&self) -> Option<String> {
+        let environment = self.rollout.spec.environment;
+        self.rollout.spec.units.iter().find_map(|change| {
+            let wanted = self.view.wanted(&change.unit, environment)?;
+            let returned = *wanted == self.view.stable(&change.unit, environment) && *wanted != change.target;
+            returned.then(|| wanted.short().to_owned())
+        })
+    }
+
+    /// Whether another attempt failed a gate that could as well be this one's fault.
+    fn accused(&self) -> Option<(Cause, String)> {
+        self.view.snapshot.rollouts.iter().find_map(|(other, rollout)| match &rollout.status.cause {
+            Some(Cause::Shared { with }) if with.contains(self.id) && rollout.status.phase != Phase::Pending => {
+                let message = format!("with {other}: {}", rollout.status.message);
+                Some((Cause::Shared { with: vec![other.clone()] }, message))
+            }
+            _ => None,
+        })
+    }
+
+    fn retry(&mut self) {
+        let said = self.rollout.verbs.retry.clone();
+        let Some(said) = said.filter(|said| Some(&said.token) != self.status.retried.as_ref()) else { return };
+        self.status.retried = Some(said.token);
+        if !self.awaits_decision() {
+            return;
+        }
+        for progress in &mut self.status.groups {
+            match progress.phase {
+                GroupPhase::Deploying | GroupPhase::Verifying | GroupPhase::Failed => {
+                    group::restart(progress, self.view.now);
+                }
+                GroupPhase::Waiting | GroupPhase::Passed | GroupPhase::Skipped => {}
+            }
+        }
+        self.status.phase = Phase::Progressing;
+        self.status.cause = None;
+        self.status.message = String::new();
+        let note = format!("its group is judged anew ({}: {})", said.by, said.reason);
+        self.say(Severity::Normal, Reason::Resumed, note);
+    }
+
+    /// Whether it is paused for something that a person has to decide.
+    fn awaits_decision(&self) -> bool {
+        let by_itself = match self.status.cause {
+            Some(Cause::GateFailed | Cause::Refused | Cause::NotApplied | Cause::HoldLimit) => true,
+            Some(Cause::Person | Cause::HeadReturned | Cause::Shared { .. } | Cause::Superseded { .. }) | None => false,
+        };
+        by_itself && self.status.phase == Phase::Paused
+    }
+
+    /// Takes every group as far as it goes; answers with what stops the attempt, worst first.
+    fn walk(&mut self) -> Option<Trouble> {
+        let may_enter = self.rollout.verbs.pause.is_none() && !self.awaits_decision();
+        let mut worst: Option<Trouble> = None;
+        for index in 0..self.status.groups.len() {
+            let progress = self.status.groups[index].clone();
+            // One that runs alone enters a group only when all can see that it is about to.
+            let known = if self.rollout.spec.alone { &self.rollout.status.groups } else { &self.status.groups };
+            let mut earlier = known.iter().filter(|group| group.order < progress.order);
+            let is_next = may_enter && earlier.all(|group| group::is_done(group.phase));
+            let mut step = GroupStep {
+                view: self.view,
+                id: self.id,
+                rollout: self.rollout,
+                is_next,
+                progress,
+                events: Vec::new(),
+                waiting: Vec::new(),
+                observe: Vec::new(),
+                wake: Vec::new(),
+                trouble: None,
+            };
+            step.step();
+            self.status.groups[index] = step.progress;
+            self.events.extend(step.events);
+            self.waiting.extend(step.waiting);
+            self.observe.extend(step.observe);
+            self.wake.extend(step.wake);
+            let reverts = |trouble: &Trouble| trouble.policy == OnGateFailure::Revert;
+            if let Some(trouble) = step.trouble {
+                if !worst.as_ref().is_some_and(reverts) && (worst.is_none() || reverts(&trouble)) {
+                    worst = Some(trouble);
+                }
+            }
+        }
+        worst
+    }
+
+    fn stop(&mut self, trouble: Trouble) {
+        match trouble.policy {
+            OnGateFailure::Revert => revert::begin(self, trouble.cause, trouble.message),
+            OnGateFailure::Pause if self.awaits_decision() => self.settle(),
+            OnGateFailure::Pause => {
+                self.status.phase = Phase::Paused;
+                self.status.cause = Some(trouble.cause);
+                self.status.message = trouble.message.clone();
+                self.say(Severity::Warning, Reason::Paused, trouble.message);
+                self.settle();
+            }
+        }
+    }
+
+    /// Paused, going on, or done.
+    fn settle(&mut self) {
+        if self.awaits_decision() {
+            let why = self.status.message.clone();
+            self.waiting.insert(0, Waiting::Decision { why });
+            return;
+        }
+        let was_paused = self.status.phase == Phase::Paused;
+        if let Some(said) = self.rollout.verbs.pause.clone() {
+            if !was_paused {
+                let note = format!("paused by {}: {}", said.by, said.reason);
+                self.say(Severity::Normal, Reason::Paused, note.clone());
+                self.status.message = note;
+            }
+            self.status.phase = Phase::Paused;
+            self.status.cause = Some(Cause::Person);
+            self.waiting.insert(0, Waiting::Resume { by: said.by });
+            return;
+        }
+        if was_paused {
+            self.say(Severity::Normal, Reason::Resumed, "goes on".to_owned());
+        }
+        self.status.phase = Phase::Progressing;
+        self.status.cause = None;
+        self.status.message = String::new();
+        let groups = &self.status.groups;
+        if !groups.iter().all(|group| group::is_done(group.phase)) {
+            return;
+        }
+        if !groups.iter().any(|group| group.phase == GroupPhase::Passed) {
+            // Nobody looked at it anywhere: that is no success.
+            self.waiting.push(Waiting::NoGroups { environment: self.rollout.spec.environment });
+            return;
+        }
+        let passed = groups.iter().filter(|group| group.phase == GroupPhase::Passed).count();
+        self.say(Severity::Normal, Reason::Succeeded, format!("passed {passed} of {} groups", groups.len()));
+        self.end(Phase::Succeeded, None, String::new());
+    }
+}

@@ -1,0 +1,202 @@
+//! What a unit remembers next: how its attempt ended, and which attempt has it now.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    About, Cause, Effect, Environment, Event, Phase, Reason, Rejection, Rollout, RolloutId, Severity, Suspect, Target,
+    Unit, UnitId, UnitMemory, Write, adopt, assign, create, start,
+    view::{View, target_of},
+};
+
+/// More digests than this are not remembered as passed; the oldest go.
+const PASSED_MAX: usize = 50;
+
+/// Writes a unit's memory, if it changes.
+pub(crate) fn update(view: &View<'_>, id: &UnitId, unit: &Unit) -> Option<Effect> {
+    let mut memory: BTreeMap<_, _> = unit.memory.clone();
+    let mut events = Vec::new();
+    for environment in Environment::ALL {
+        let mut next = Next { view, id, environment, memory: view.memory(id, environment).clone(), events: Vec::new() };
+        next.step();
+        if next.memory != *view.memory(id, environment) {
+            memory.insert(environment, next.memory);
+            events.extend(next.events);
+        }
+    }
+    (memory != unit.memory).then(|| Effect {
+        write: Write::UpdateUnit { unit: id.clone(), resource_version: unit.resource_version.clone(), memory },
+        events,
+    })
+}
+
+/// The memory of one unit in one environment, on its way to what it should be.
+struct Next<'a> {
+    view: &'a View<'a>,
+    id: &'a UnitId,
+    environment: Environment,
+    memory: UnitMemory,
+    events: Vec<Event>,
+}
+
+impl Next<'_> {
+    fn step(&mut self) {
+        self.memory.attempts = create::last_attempt(self.view, self.id, self.environment);
+        self.adopt();
+        self.lift_rejections();
+        self.fold_attempt();
+        self.reject_unstarted();
+        self.hand_over();
+    }
+
+    fn say(&mut self, severity: Severity, reason: Reason, note: String) {
+        let about = About::Unit(self.id.clone());
+        self.events.push(Event { about, severity, reason, note });
+    }
+
+    fn adopt(&mut self) {
+        if let Some(stable) = adopt::lost_stable(self.view, self.id, self.environment) {
+            let note = format!(
+                "{}: memory was lost; {}, which the groups run, counts as stable",
+                self.environment,
+                stable.short()
+            );
+            self.memory.stable = Some(stable);
+            self.say(Severity::Warning, Reason::Adopted, note);
+        }
+    }
+
+    fn lift_rejections(&mut self) {
+        let retried = |rejection: &Rejection| {
+            let rollout = self.view.snapshot.rollouts.get(&rejection.by);
+            rollout.is_some_and(asks_retry)
+        };
+        let rejected = self.memory.rejected.iter();
+        let lifted: Vec<_> =
+            rejected.filter(|(_, r)| retried(r)).map(|(target, r)| (target.clone(), r.by.clone())).collect();
+        for (target, by) in lifted {
+            self.memory.rejected.remove(&target);
+            let said = self.view.snapshot.rollouts.get(&by).and_then(|r| r.verbs.retry.clone());
+            let said = said.map_or_else(String::new, |said| format!(" ({}: {})", said.by, said.reason));
+            let note = format!("{}: {} may be tried again{said}", self.environment, target.short());
+            self.say(Severity::Normal, Reason::Retried, note);
+        }
+    }
+
+    /// Takes over how the attempt that has the unit ended.
+    fn fold_attempt(&mut self) {
+        let Some(in_flight) = self.memory.in_flight.clone() else { return };
+        let Some(rollout) = self.view.snapshot.rollouts.get(&in_flight) else {
+            // Its object was deleted. The groups go back first, so that nothing it left is taken for stable.
+            if assign::is_stable_everywhere(self.view, self.id, self.environment) {
+                self.memory.in_flight = None;
+            }
+            return;
+        };
+        let Some(target) = target_of(rollout, self.id) else {
+            self.memory.in_flight = None;
+            return;
+        };
+        match rollout.status.phase {
+            Phase::Pending | Phase::Progressing | Phase::Paused => return,
+            Phase::Succeeded => self.succeeded(rollout, target),
+            Phase::Reverting | Phase::Reverted | Phase::Aborted => self.failed(&in_flight, rollout, target),
+            Phase::Superseded => {}
+        }
+        if rollout.status.phase.is_over() {
+            self.memory.in_flight = None;
+        }
+    }
+
+    fn succeeded(&mut self, rollout: &Rollout, target: &Target) {
+        self.memory.stable = Some(target.clone());
+        self.forget_suspicion(target);
+        let Target::Revision(digest) = target else { return };
+        let at = rollout.status.ended_at.unwrap_or(self.view.now);
+        self.memory.passed.insert(digest.clone(), at);
+        while self.memory.passed.len() > PASSED_MAX {
+            let passed = self.memory.passed.iter().filter(|(passed, _)| *passed != digest);
+            let Some(oldest) = passed.min_by_key(|(_, at)| **at).map(|(d, _)| d.clone()) else { break };
+            self.memory.passed.remove(&oldest);
+        }
+    }
+
+    fn failed(&mut self, id: &RolloutId, rollout: &Rollout, target: &Target) {
+        match rollout.status.cause {
+            Some(Cause::GateFailed | Cause::Refused) => {
+                // What failed now has not passed, whatever an earlier attempt showed.
+                if let Target::Revision(digest) = target {
+                    self.memory.passed.remove(digest);
+                }
+                self.reject(id, rollout, target, rollout.status.message.clone());
+            }
+            Some(Cause::Person) => self.reject(id, rollout, target, rollout.status.message.clone()),
+            Some(Cause::Shared { .. }) => {
+                let known = self.memory.suspect.as_ref().filter(|suspect| suspect.target == *target);
+                if known.is_none() {
+                    let since = rollout.status.started_at.unwrap_or(self.view.now);
+                    self.memory.suspect = Some(Suspect { target: target.clone(), since });
+                }
+            }
+            Some(Cause::NotApplied | Cause::HoldLimit | Cause::HeadReturned | Cause::Superseded { .. }) | None => {}
+        }
+    }
+
+    fn reject(&mut self, id: &RolloutId, rollout: &Rollout, target: &Target, why: String) {
+        self.forget_suspicion(target);
+        let known = self.memory.rejected.get(target).is_some_and(|rejection| rejection.by == *id);
+        if known || asks_retry(rollout) {
+            return;
+        }
+        let note = format!(
+            "{}: {} is rejected ({why}); it does not come back by itself, retry {id} brings it back",
+            self.environment,
+            target.short()
+        );
+        self.memory.rejected.insert(target.clone(), Rejection { by: id.clone(), why });
+        self.say(Severity::Warning, Reason::Rejected, note);
+    }
+
+    /// An attempt that a person ended before it started: its object would else be made anew.
+    fn reject_unstarted(&mut self) {
+        for (id, rollout) in self.view.attempts(self.id, self.environment) {
+            let pending = rollout.status.phase == Phase::Pending && self.memory.in_flight.as_ref() != Some(*id);
+            if let (true, Some(said), Some(target)) = (pending, &rollout.verbs.abort, target_of(rollout, self.id)) {
+                let why = format!("aborted by {}: {}", said.by, said.reason);
+                self.reject(id, rollout, target, why);
+            }
+        }
+    }
+
+    fn forget_suspicion(&mut self, target: &Target) {
+        if self.memory.suspect.as_ref().is_some_and(|suspect| suspect.target == *target) {
+            self.memory.suspect = None;
+        }
+    }
+
+    /// Gives the unit to the attempt that the branch wants, once nothing stands in its way. This alone
+    /// decides who is in flight: the stored version of the unit lets only one attempt in.
+    fn hand_over(&mut self) {
+        let Some(wanted) = self.view.wanted(self.id, self.environment) else { return };
+        if *wanted == self.view.stable(self.id, self.environment) {
+            return;
+        }
+        let attempt = self.view.last_attempt_at(self.id, self.environment, wanted);
+        let Some((next, rollout)) = attempt else { return };
+        let ready = rollout.status.phase == Phase::Pending
+            && rollout.verbs.abort.is_none()
+            && self.memory.in_flight.as_ref() != Some(next)
+            && start::queue(self.view, next, rollout).is_empty()
+            && start::blockers(self.view, next, rollout).is_empty();
+        if ready {
+            self.memory.in_flight = Some(next.clone());
+        }
+    }
+}
+
+/// Whether a person wants an attempt that is over tried again. A `retry` that was followed while it was
+/// paused does not count.
+fn asks_retry(rollout: &Rollout) -> bool {
+    let over = rollout.status.phase.is_over() || rollout.status.phase == Phase::Reverting;
+    let said = rollout.verbs.retry.as_ref().map(|said| &said.token);
+    over && said.is_some() && said != rollout.status.retried.as_ref()
+}

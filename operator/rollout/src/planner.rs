@@ -1,0 +1,77 @@
+//! Puts a plan together: the table of contents of this crate.
+
+use crate::{
+    Effect, Environment, Plan, Snapshot, Time, Write,
+    advance::Step,
+    assign, create, memory,
+    pace::{Pace, pace},
+    report,
+    view::View,
+};
+
+/// What happens next: a function of what is known and of the time, and of nothing else.
+pub fn plan(snapshot: &Snapshot, now: Time) -> Plan {
+    let view = View::new(snapshot, now);
+    let mut plan = Plan::default();
+    // What traffic depends on goes first: a revert must not queue behind anything.
+    plan.effects.extend(assign::writes(&view));
+    units(&view, &mut plan);
+    rollouts(&view, &mut plan);
+    attempts(&view, &mut plan);
+    plan
+}
+
+/// Each unit remembers how its attempt ended, and gets the next one.
+fn units(view: &View<'_>, plan: &mut Plan) {
+    for (id, unit) in &view.snapshot.units {
+        plan.effects.extend(memory::update(view, id, unit));
+    }
+}
+
+/// Each rollout goes as far as it can.
+fn rollouts(view: &View<'_>, plan: &mut Plan) {
+    for (id, rollout) in &view.snapshot.rollouts {
+        if rollout.status.phase.is_over() {
+            continue;
+        }
+        let step = Step::of(view, id, rollout);
+        wake(plan, view.now, step.wake.iter().copied());
+        if !step.status.phase.is_over() {
+            plan.rollouts.insert(id.clone(), report::of(&step));
+        }
+        let (mut status, events) = (step.status, step.events);
+        plan.observe.extend(step.observe);
+        match pace(&rollout.status, &status, view.now) {
+            Pace::Never => {}
+            Pace::At(due) => wake(plan, view.now, [due]),
+            Pace::Now => {
+                status.written_at = Some(view.now);
+                let write = Write::SetRolloutStatus {
+                    rollout: id.clone(),
+                    resource_version: rollout.resource_version.clone(),
+                    status: Box::new(status),
+                };
+                plan.effects.push(Effect { write, events });
+            }
+        }
+    }
+}
+
+/// Each thing that a branch wants and that is not so gets an attempt.
+fn attempts(view: &View<'_>, plan: &mut Plan) {
+    for (id, unit) in &view.snapshot.units {
+        for environment in Environment::ALL {
+            let (effect, report) = create::missing(view, id, unit, environment);
+            plan.effects.extend(effect);
+            if let Some(report) = report {
+                plan.units.insert((id.clone(), environment), report);
+            }
+        }
+    }
+}
+
+/// The earliest of the times that are still to come.
+fn wake(plan: &mut Plan, now: Time, times: impl IntoIterator<Item = Time>) {
+    let ahead = times.into_iter().filter(|time| *time > now);
+    plan.wake_at = ahead.chain(plan.wake_at).min();
+}

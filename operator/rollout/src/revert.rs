@@ -1,0 +1,91 @@
+//! The way back: every group that an attempt touched runs stable, at once, whatever else there is.
+
+use crate::{Cause, GroupPhase, Phase, Reason, Severity, Waiting, advance::Step, assign, nodes};
+
+/// Sends an attempt back. From here on it holds no group, so that all assignments fall back to stable.
+pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
+    let stable = step
+        .status
+        .stable
+        .values()
+        .map(|stable| stable.as_ref().map_or("nothing (it never succeeded here)", |digest| digest.short()));
+    let stable: Vec<_> = stable.collect();
+    let note = format!("{message}; every group goes back to {}", stable.join(", "));
+    let severity = match cause {
+        Cause::Person | Cause::HeadReturned => Severity::Normal,
+        Cause::GateFailed
+        | Cause::Refused
+        | Cause::NotApplied
+        | Cause::HoldLimit
+        | Cause::Shared { .. }
+        | Cause::Superseded { .. } => Severity::Warning,
+    };
+    step.say(severity, Reason::Reverting, note);
+    step.end(Phase::Reverting, Some(cause), message);
+}
+
+/// Ends the way back once every group is told, and every live node has said that it is back. Nodes that
+/// say nothing do not hold it for longer than the groups give them to apply anything.
+pub(crate) fn confirm(step: &mut Step<'_>) {
+    if !step.view.has_its_units(step.id, step.rollout) {
+        // A newer attempt has the units; what the groups run is its affair.
+        return finish(step, "its units went on to a newer attempt".to_owned());
+    }
+    let now = step.view.now;
+    let ended_at = step.status.ended_at.unwrap_or(now);
+    let environment = step.rollout.spec.environment;
+    let mut until = ended_at;
+    let mut behind: Vec<String> = Vec::new();
+    for progress in step.status.groups.iter().filter(|group| group.phase != GroupPhase::Waiting) {
+        let Some(group) = step.view.group(&progress.name, environment) else { continue };
+        until = until.max(ended_at.after(group.apply_deadline));
+        let mut needs = 0;
+        for change in &step.rollout.spec.units {
+            let stable = step.view.stable_digest(&change.unit, environment);
+            if !assign::runs(group, &change.unit, &stable) {
+                // Not told yet: it will be, by this very plan.
+                return;
+            }
+            let assignment = group.assignment.as_ref();
+            let entry = assignment.and_then(|assignment| assignment.entries.get(&change.unit));
+            let generation = assignment.map_or(0, |assignment| assignment.generation);
+            needs = needs.max(entry.map_or(generation, |entry| entry.since));
+        }
+        for (name, node) in group.nodes.iter().filter(|(_, node)| node.live) {
+            let has = nodes::report(&progress.name, node).map_or(0, |report| report.generation);
+            if has < needs {
+                behind.push(name.clone());
+            }
+        }
+    }
+    match behind.first().cloned() {
+        None => finish(step, "every group is back".to_owned()),
+        Some(node) if now >= until => {
+            let note = format!("{} nodes have not confirmed that they are back: {node}", behind.len());
+            step.say(Severity::Warning, Reason::RevertUnconfirmed, note);
+            finish(step, "every group is told to go back".to_owned());
+        }
+        Some(node) => {
+            step.wake.push(until);
+            step.waiting.push(Waiting::Return { behind: behind.len(), node, until });
+        }
+    }
+}
+
+fn finish(step: &mut Step<'_>, note: String) {
+    let (phase, reason) = match step.status.cause {
+        Some(Cause::Person) => (Phase::Aborted, Reason::Aborted),
+        Some(
+            Cause::GateFailed
+            | Cause::Refused
+            | Cause::NotApplied
+            | Cause::HoldLimit
+            | Cause::HeadReturned
+            | Cause::Shared { .. }
+            | Cause::Superseded { .. },
+        )
+        | None => (Phase::Reverted, Reason::Reverted),
+    };
+    step.status.phase = phase;
+    step.say(Severity::Normal, reason, note);
+}

@@ -1,0 +1,208 @@
+//! What stands between a Pending attempt and its start.
+
+use crate::{
+    Digest, Environment, Head, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId, Waiting,
+    view::{View, target_of},
+};
+
+/// All that a Pending attempt waits for, but for the attempt that has its unit.
+pub(crate) fn blockers(view: &View<'_>, id: &RolloutId, rollout: &Rollout) -> Vec<Waiting> {
+    let mut waiting = own_blockers(view, rollout);
+    waiting.extend(alone(view, id, rollout));
+    waiting
+}
+
+/// The same without what other suspects are to it.
+fn own_blockers(view: &View<'_>, rollout: &Rollout) -> Vec<Waiting> {
+    let environment = rollout.spec.environment;
+    let mut waiting = Vec::new();
+    if let Some(said) = &rollout.verbs.pause {
+        waiting.push(Waiting::Resume { by: said.by.clone() });
+    }
+    for change in &rollout.spec.units {
+        waiting.extend(head(view, change, environment));
+        waiting.extend(content(view, change));
+        waiting.extend(staging(view, change, rollout));
+        waiting.extend(references(view, change, environment));
+        waiting.extend(claims(view, change, environment));
+        waiting.extend(confirmation(view, change, environment));
+    }
+    let mut groups = view.snapshot.groups.values();
+    if !groups.any(|group| group.environment == environment) {
+        waiting.push(Waiting::NoGroups { environment });
+    }
+    waiting
+}
+
+/// The attempts that have this one's units and must finish first. A newer revision replaces a staging
+/// attempt at once, a production attempt only where that is paused or going back.
+pub(crate) fn queue(view: &View<'_>, id: &RolloutId, rollout: &Rollout) -> Vec<Waiting> {
+    let environment = rollout.spec.environment;
+    let units = rollout.spec.units.iter();
+    let others = units.filter_map(|change| view.in_flight(&change.unit, environment));
+    others
+        .filter(|(other, _)| *other != id)
+        .filter(|(_, other)| !gives_way(other))
+        .map(|(other, _)| Waiting::Attempt { rollout: other.clone() })
+        .collect()
+}
+
+/// Whether an attempt lets a newer one take its units.
+fn gives_way(rollout: &Rollout) -> bool {
+    match rollout.status.phase {
+        Phase::Pending => false,
+        Phase::Progressing => rollout.spec.environment == Environment::Staging,
+        Phase::Paused | Phase::Reverting => true,
+        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => true,
+    }
+}
+
+fn head(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+    let unit = view.snapshot.units.get(&change.unit);
+    match unit.and_then(|unit| unit.heads.get(&environment)) {
+        Some(Head::Wants { .. }) => None,
+        Some(Head::Unknown { reason }) => Some(Waiting::Head { reason: reason.clone() }),
+        None => Some(Waiting::Head { reason: "nobody has read it".to_owned() }),
+    }
+}
+
+/// Without the content nobody knows the gates.
+fn content(view: &View<'_>, change: &UnitChange) -> Option<Waiting> {
+    let digest = change.target.digest()?;
+    let missing = !view.snapshot.revisions.contains_key(digest);
+    missing.then(|| Waiting::RevisionContent { target: change.target.clone() })
+}
+
+fn staging(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Waiting> {
+    let approved = rollout.verbs.approve.is_some();
+    let lacks = !approved && lacks_evidence(view, change, rollout.spec.environment);
+    lacks.then(|| Waiting::Staging { target: change.target.clone() })
+}
+
+/// Whether staging has not shown what production asks for.
+pub(crate) fn lacks_evidence(view: &View<'_>, change: &UnitChange, environment: Environment) -> bool {
+    let unit = view.snapshot.units.get(&change.unit);
+    let repository = unit.and_then(|unit| view.snapshot.repositories.get(&unit.repository));
+    let evidence = repository.map(|repository| repository.staging_evidence).unwrap_or_default();
+    match (environment, evidence) {
+        (Environment::Staging, _) | (_, StagingEvidence::None) => return false,
+        (Environment::Production, StagingEvidence::InCluster) => {}
+    }
+    let staging = view.memory(&change.unit, Environment::Staging);
+    match &change.target {
+        Target::Revision(digest) => !staging.passed.contains_key(digest),
+        // That staging does without it now is newer than any time it was there.
+        Target::Removed => {
+            staging.in_flight.is_some() || view.stable(&change.unit, Environment::Staging) != Target::Removed
+        }
+    }
+}
+
+/// What is referred to is there before what refers to it, and leaves after it.
+fn references(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+    match &change.target {
+        Target::Revision(digest) => {
+            let revision = view.snapshot.revisions.get(digest)?;
+            let mut units = revision.refers_to.iter();
+            let absent = units.find(|unit| view.stable(unit, environment) == Target::Removed)?;
+            Some(Waiting::Reference { unit: absent.clone() })
+        }
+        Target::Removed => {
+            let mut units = view.snapshot.units.keys().filter(|unit| **unit != change.unit);
+            let referrer = units.find(|unit| {
+                let mut running = running(view, unit, environment).into_iter();
+                running.any(|digest| refers(view, digest, &change.unit))
+            })?;
+            Some(Waiting::Referrer { unit: referrer.clone() })
+        }
+    }
+}
+
+fn refers(view: &View<'_>, digest: &Digest, unit: &UnitId) -> bool {
+    let revision = view.snapshot.revisions.get(digest);
+    revision.is_some_and(|revision| revision.refers_to.contains(unit))
+}
+
+/// The digests that some group of an environment may run of a unit.
+fn running<'v>(view: &'v View<'_>, unit: &UnitId, environment: Environment) -> Vec<&'v Digest> {
+    let stable = view.memory(unit, environment).stable.as_ref();
+    let in_flight = view.in_flight(unit, environment);
+    let target = in_flight.and_then(|(_, rollout)| target_of(rollout, unit));
+    let targets = stable.into_iter().chain(target);
+    targets.filter_map(Target::digest).collect()
+}
+
+/// A host and path belong to the unit that has them already, or else to the older one.
+fn claims(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+    let claims = |digest: &Digest| {
+        let revision = view.snapshot.revisions.get(digest)?;
+        revision.claims.get(&environment)
+    };
+    let mine = claims(change.target.digest()?)?;
+    let age = |unit: &UnitId| view.snapshot.units.get(unit).map(|unit| unit.created_at);
+    for unit in view.snapshot.units.keys().filter(|unit| **unit != change.unit) {
+        let mut digests = running(view, unit, environment);
+        if (age(unit), unit) < (age(&change.unit), &change.unit) {
+            let pending = view.attempts(unit, environment).iter();
+            let pending = pending.filter(|(_, rollout)| rollout.status.phase == Phase::Pending);
+            digests.extend(pending.filter_map(|(_, r)| target_of(r, unit)?.digest()));
+        }
+        let mut theirs = digests.into_iter().filter_map(claims).flatten();
+        if let Some(claim) = theirs.find(|claim| mine.contains(*claim)) {
+            return Some(Waiting::Claim { claim: claim.clone(), unit: unit.clone() });
+        }
+    }
+    None
+}
+
+/// Many removals at once are more often a mistake than a wish.
+fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+    if change.target != Target::Removed {
+        return None;
+    }
+    let repository = &view.snapshot.units.get(&change.unit)?.repository;
+    let repositories = &view.snapshot.repositories;
+    if repositories.get(repository).is_some_and(|r| r.removals_confirmed.contains(&environment)) {
+        return None;
+    }
+    let units = view.snapshot.units.iter();
+    let present = units
+        .filter(|(_, unit)| unit.repository == *repository)
+        .filter(|(id, _)| view.stable(id, environment) != Target::Removed);
+    let (mut removed, mut of) = (0, 0);
+    for (id, _) in present {
+        of += 1;
+        removed += usize::from(view.wanted(id, environment) == Some(&Target::Removed));
+    }
+    (removed > 2 && removed * 10 > of * 3).then_some(Waiting::Confirmation { removed, of })
+}
+
+/// Those that failed together run again one at a time, oldest first.
+fn alone(view: &View<'_>, id: &RolloutId, rollout: &Rollout) -> Option<Waiting> {
+    if !rollout.spec.alone {
+        return None;
+    }
+    let environment = rollout.spec.environment;
+    let others = view.snapshot.rollouts.iter();
+    let mut others = others.filter(|(other, r)| *other != id && r.spec.alone && r.spec.environment == environment);
+    let goes_first = others.find(|(other, r)| match r.status.phase {
+        Phase::Progressing | Phase::Paused | Phase::Reverting => true,
+        Phase::Pending => {
+            // One that cannot start yet must not keep the others waiting.
+            view.has_its_units(other, r)
+                || (suspect_since(view, r) < suspect_since(view, rollout) && own_blockers(view, r).is_empty())
+        }
+        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => false,
+    })?;
+    Some(Waiting::Alone { rollout: goes_first.0.clone() })
+}
+
+/// Place in the queue of those that run alone.
+fn suspect_since<'r>(view: &View<'_>, rollout: &'r Rollout) -> Option<(crate::Time, &'r UnitId)> {
+    let units = rollout.spec.units.iter();
+    let since = units.filter_map(|change| {
+        let memory = view.memory(&change.unit, rollout.spec.environment);
+        Some((memory.suspect.as_ref()?.since, &change.unit))
+    });
+    since.min()
+}

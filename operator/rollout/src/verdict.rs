@@ -1,0 +1,221 @@
+//! What a gate says, from what was known and the samples since.
+
+use std::time::Duration;
+
+use crate::{Check, Counted, GateProgress, JobState, Ppm, Queried, QueryOutcome, Sample, Time, Verdict};
+
+/// A gap in watching longer than this counts as not watched: the operator was away, or a clock jumped.
+/// It must exceed the 15 s at which progress is stored.
+const WATCH_GAP_MAX: Duration = Duration::from_secs(30);
+/// Counters older than this say nothing about now.
+const COUNTERS_STALE: Duration = Duration::from_secs(30);
+/// A Job that could not be run is tried again after this.
+pub(crate) const RERUN_AFTER: Duration = Duration::from_secs(60);
+
+/// A gate that has just started.
+pub(crate) fn start(now: Time, reruns: u32) -> GateProgress {
+    GateProgress {
+        verdict: Verdict::Running,
+        message: String::new(),
+        started_at: now,
+        samples: 0,
+        consecutive_failures: 0,
+        requests: 0,
+        errors: 0,
+        watched: Duration::ZERO,
+        watched_until: None,
+        last_sample_at: None,
+        reruns,
+    }
+}
+
+/// What a gate is judged with beside its own progress.
+pub(crate) struct Evidence<'a> {
+    /// Now.
+    pub(crate) now: Time,
+    /// Offered samples; some may be known already, or too old.
+    pub(crate) samples: &'a [Sample],
+    /// Whether any node of the group is live.
+    pub(crate) live: bool,
+    /// Whether nodes count requests for the unit.
+    pub(crate) counts: bool,
+    /// Name of the Job of this round.
+    pub(crate) job: &'a str,
+}
+
+/// Folds the new samples in and judges.
+pub(crate) fn judge(gate: &mut GateProgress, check: &Check, evidence: &Evidence<'_>) {
+    let (verdict, message) = match check {
+        Check::Soak { duration, min_requests } => {
+            watch(gate, *duration, evidence);
+            count(gate, evidence);
+            soak(gate, *duration, min_requests.filter(|_| evidence.counts))
+        }
+        Check::ErrorRate { max, min_requests } => {
+            let worst = count(gate, evidence);
+            error_rate(gate, *max, (*min_requests).max(1), worst, evidence.now)
+        }
+        Check::Prometheus { interval, failure_limit, min_samples, .. } => {
+            query(gate, (*failure_limit).max(1), (*min_samples).max(1), evidence);
+            stale_query(gate, *interval, evidence.now)
+        }
+        Check::Job => job(gate, evidence),
+    };
+    gate.verdict = verdict;
+    gate.message = message;
+}
+
+/// Adds the time since the last look, if somebody was looking.
+fn watch(gate: &mut GateProgress, duration: Duration, evidence: &Evidence<'_>) {
+    if gate.watched >= duration {
+        return;
+    }
+    let gap = evidence.now.since(gate.watched_until.unwrap_or(gate.started_at));
+    if evidence.live && gap <= WATCH_GAP_MAX {
+        gate.watched = (gate.watched + gap).min(duration);
+    }
+    gate.watched_until = Some(evidence.now);
+}
+
+fn soak(gate: &GateProgress, duration: Duration, min_requests: Option<u64>) -> (Verdict, String) {
+    let enough = min_requests.is_none_or(|min| gate.requests >= min);
+    let verdict = if gate.watched >= duration && enough { Verdict::Pass } else { Verdict::Running };
+    let requests = min_requests.map_or_else(String::new, |min| format!(", {}/{min} req", gate.requests));
+    (verdict, format!("{} of {} s{requests}", gate.watched.as_secs(), duration.as_secs()))
+}
+
+/// Adds up the counters of ranges that lie after all that was counted before.
+fn count(gate: &mut GateProgress, evidence: &Evidence<'_>) -> Option<String> {
+    let mut new: Vec<&Counted> = Vec::new();
+    for sample in evidence.samples {
+        if let Sample::Counted(counted) = sample {
+            new.push(counted);
+        }
+    }
+    new.sort_by_key(|counted| counted.from);
+    let mut worst = None;
+    for counted in new {
+        let from = gate.last_sample_at.unwrap_or(gate.started_at).max(gate.started_at);
+        if counted.from >= from && counted.to > counted.from && counted.to <= evidence.now {
+            gate.requests = gate.requests.saturating_add(counted.requests);
+            gate.errors = gate.errors.saturating_add(counted.errors.min(counted.requests));
+            gate.samples = gate.samples.saturating_add(1);
+            gate.last_sample_at = Some(counted.to);
+        }
+        let bad = counted.worst.as_ref().filter(|worst| worst.errors > 0);
+        worst = bad.map(|worst| worst.node.clone()).or(worst);
+    }
+    worst
+}
+
+fn error_rate(gate: &GateProgress, max: Ppm, min_requests: u64, worst: Option<String>, now: Time) -> (Verdict, String) {
+    let rate = Ppm::of(gate.errors, gate.requests);
+    let enough = gate.requests >= min_requests;
+    // So many errors that even if all requests still to come were good, the rate would be too high.
+    let hopeless = !enough && Ppm::of(gate.errors, min_requests) > max;
+    if hopeless || (enough && rate > max) {
+        let node = worst.map_or_else(String::new, |node| format!(" on {node}"));
+        return (Verdict::Fail, format!("{rate} > {max}{node}"));
+    }
+    let last = gate.last_sample_at.unwrap_or(gate.started_at);
+    if now.since(last) > COUNTERS_STALE {
+        return (Verdict::Inconclusive, format!("no counters since {}", last.shown(now)));
+    }
+    if enough {
+        (Verdict::Pass, format!("{rate} ≤ {max} of {} req", gate.requests))
+    } else {
+        (Verdict::Running, format!("{}/{min_requests} req", gate.requests))
+    }
+}
+
+fn query(gate: &mut GateProgress, failure_limit: u32, min_samples: u32, evidence: &Evidence<'_>) {
+    let mut new: Vec<&Queried> = Vec::new();
+    for sample in evidence.samples {
+        if let Sample::Queried(queried) = sample {
+            new.push(queried);
+        }
+    }
+    new.sort_by_key(|queried| queried.at);
+    for queried in new {
+        let known = gate.last_sample_at.is_some_and(|last| queried.at <= last);
+        if known || queried.from < gate.started_at || queried.at > evidence.now || gate.verdict == Verdict::Fail {
+            continue;
+        }
+        gate.last_sample_at = Some(queried.at);
+        (gate.verdict, gate.message) = answer(gate, &queried.outcome, failure_limit, min_samples);
+    }
+}
+
+fn answer(gate: &mut GateProgress, outcome: &QueryOutcome, failure_limit: u32, min_samples: u32) -> (Verdict, String) {
+    let unknown = |why: &str| (Verdict::Inconclusive, why.to_owned());
+    match outcome {
+        QueryOutcome::Value { fails: true, shown } => {
+            gate.samples = gate.samples.saturating_add(1);
+            gate.consecutive_failures = gate.consecutive_failures.saturating_add(1);
+            let failures = gate.consecutive_failures;
+            if failures >= failure_limit {
+                let times = if failures > 1 { format!(", {failures} times in a row") } else { String::new() };
+                (Verdict::Fail, format!("{shown}{times}"))
+            } else {
+                (Verdict::Running, format!("{shown}, {failures} of {failure_limit} failures"))
+            }
+        }
+        QueryOutcome::Value { fails: false, shown } => {
+            gate.samples = gate.samples.saturating_add(1);
+            gate.consecutive_failures = 0;
+            if gate.samples >= min_samples {
+                (Verdict::Pass, shown.clone())
+            } else {
+                (Verdict::Running, format!("{shown}, {}/{min_samples} samples", gate.samples))
+            }
+        }
+        QueryOutcome::NotANumber => unknown("the query answers NaN"),
+        QueryOutcome::Empty => unknown("the query finds no series"),
+        QueryOutcome::Error(why) => unknown(&format!("the query failed: {why}")),
+    }
+}
+
+/// A good answer that nobody has repeated for long is none.
+fn stale_query(gate: &GateProgress, interval: Duration, now: Time) -> (Verdict, String) {
+    let Some(last) = gate.last_sample_at else {
+        return (Verdict::Running, "no sample yet".to_owned());
+    };
+    let stale = now.since(last) > interval * 3 + COUNTERS_STALE;
+    match gate.verdict {
+        Verdict::Running | Verdict::Pass | Verdict::Inconclusive if stale => {
+            (Verdict::Inconclusive, format!("no answer since {}", last.shown(now)))
+        }
+        Verdict::Running | Verdict::Pass | Verdict::Inconclusive | Verdict::Fail => {
+            (gate.verdict, gate.message.clone())
+        }
+    }
+}
+
+fn job(gate: &mut GateProgress, evidence: &Evidence<'_>) -> (Verdict, String) {
+    if gate.verdict == Verdict::Pass {
+        // Its object may be cleaned up by now.
+        return (gate.verdict, gate.message.clone());
+    }
+    let state = evidence.samples.iter().find_map(|sample| match sample {
+        Sample::Job { name, state } if name == evidence.job => Some(state),
+        Sample::Job { .. } | Sample::Counted(_) | Sample::Queried(_) => None,
+    });
+    match state {
+        None => (Verdict::Running, "Job to start".to_owned()),
+        Some(JobState::Running) => (Verdict::Running, "Job runs".to_owned()),
+        Some(JobState::Succeeded) => {
+            gate.samples = 1;
+            (Verdict::Pass, "Job passed".to_owned())
+        }
+        Some(JobState::Failed(why)) => (Verdict::Fail, format!("Job failed: {why}")),
+        Some(JobState::Error(why)) => {
+            let failed_at = *gate.last_sample_at.get_or_insert(evidence.now);
+            if evidence.now.since(failed_at) >= RERUN_AFTER {
+                gate.reruns = gate.reruns.saturating_add(1);
+                gate.last_sample_at = None;
+                return (Verdict::Running, "Job to start again".to_owned());
+            }
+            (Verdict::Inconclusive, format!("Job could not be run: {why}"))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Questions that every part of the planner asks of a snapshot.
+
+use std::collections::BTreeMap;
+
+use crate::{Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory};
+
+/// A snapshot with the indexes that keep a plan linear in its size.
+pub(crate) struct View<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) now: Time,
+    of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Vec<(&'a RolloutId, &'a Rollout)>>>,
+    nothing: UnitMemory,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, now: Time) -> Self {
+        let mut of_unit: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
+        for (id, rollout) in &snapshot.rollouts {
+            for change in &rollout.spec.units {
+                of_unit
+                    .entry(&change.unit)
+                    .or_default()
+                    .entry(rollout.spec.environment)
+                    .or_default()
+                    .push((id, rollout));
+            }
+        }
+        for attempts in of_unit.values_mut().flat_map(BTreeMap::values_mut) {
+            attempts.sort_by_key(|(_, rollout)| rollout.spec.attempt);
+        }
+        Self { snapshot, now, of_unit, nothing: UnitMemory::default() }
+    }
+
+    /// What is remembered of a unit in an environment.
+    pub(crate) fn memory(&self, unit: &UnitId, environment: Environment) -> &UnitMemory {
+        self.snapshot.units.get(unit).and_then(|unit| unit.memory.get(&environment)).unwrap_or(&self.nothing)
+    }
+
+    /// What the branch wants of a unit, if anyone can tell.
+    pub(crate) fn wanted(&self, unit: &UnitId, environment: Environment) -> Option<&'a Target> {
+        match self.snapshot.units.get(unit)?.heads.get(&environment)? {
+            Head::Wants { target, .. } => Some(target),
+            Head::Unknown { .. } => None,
+        }
+    }
+
+    /// What a unit runs where no attempt holds it; a unit that never succeeded is as good as removed.
+    pub(crate) fn stable(&self, unit: &UnitId, environment: Environment) -> Target {
+        let stable = self.memory(unit, environment).stable.clone();
+        stable.unwrap_or(Target::Removed)
+    }
+
+    /// The same, as the digest of an assignment's entry.
+    pub(crate) fn stable_digest(&self, unit: &UnitId, environment: Environment) -> Option<Digest> {
+        self.stable(unit, environment).digest().cloned()
+    }
+
+    /// All attempts of a unit in an environment, oldest first.
+    pub(crate) fn attempts(&self, unit: &UnitId, environment: Environment) -> &[(&'a RolloutId, &'a Rollout)] {
+        self.of_unit.get(unit).and_then(|of_unit| of_unit.get(&environment)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The last attempt of a unit at a target.
+    pub(crate) fn last_attempt_at(
+        &self,
+        unit: &UnitId,
+        environment: Environment,
+        target: &Target,
+    ) -> Option<(&'a RolloutId, &'a Rollout)> {
+        let attempts = self.attempts(unit, environment).iter().rev();
+        attempts.copied().find(|(_, rollout)| target_of(rollout, unit) == Some(target))
+    }
+
+    /// The attempt that has a unit; none if there is none, or its object is gone.
+    pub(crate) fn in_flight(&self, unit: &UnitId, environment: Environment) -> Option<(&'a RolloutId, &'a Rollout)> {
+        let id = self.memory(unit, environment).in_flight.as_ref()?;
+        self.snapshot.rollouts.get_key_value(id)
+    }
+
+    /// Whether an attempt has all of its units.
+    pub(crate) fn has_its_units(&self, id: &RolloutId, rollout: &Rollout) -> bool {
+        let environment = rollout.spec.environment;
+        let mut units = rollout.spec.units.iter();
+        units.all(|change| self.memory(&change.unit, environment).in_flight.as_ref() == Some(id))
+    }
+
+    /// A group, if it (still) exists in that environment.
+    pub(crate) fn group(&self, name: &str, environment: Environment) -> Option<&'a Group> {
+        let group = self.snapshot.groups.get(name)?;
+        (group.environment == environment).then_some(group)
+    }
+}
+
+/// What an attempt makes of a unit.
+pub(crate) fn target_of<'a>(rollout: &'a Rollout, unit: &UnitId) -> Option<&'a Target> {
+    let mut units = rollout.spec.units.iter();
+    units.find(|change| change.unit == *unit).map(|change| &change.target)
+}
