@@ -27,7 +27,7 @@ coredns|coredns|github.com/coredns/coredns|github.com/coredns/coredns
 kubectl|kubernetes|k8s.io/kubernetes/cmd/kubectl|k8s.io/kubernetes'
 
 debian_packages=(containerd runc containernetworking-plugins iptables conntrack socat ethtool kmod iproute2
-  busybox-static prometheus docker-registry lighttpd git)
+  busybox-static curl prometheus docker-registry lighttpd git)
 
 kubectl_minor_min=33
 rust_target=wasm32-wasip2

@@ -16,7 +16,7 @@ use crate::{run, state::Folder, tools};
 
 /// Holds a pod's namespaces.
 pub const PAUSE: &str = "sluice.local/pause:e2e";
-/// A shell and small tools, for Jobs, probes and looking around.
+/// A shell, busybox's tools and curl, for Jobs, probes and looking around.
 pub const BUSYBOX: &str = "sluice.local/busybox:e2e";
 /// The cluster's DNS.
 pub const COREDNS: &str = "sluice.local/coredns:e2e";
@@ -157,8 +157,12 @@ impl Image {
 pub fn base_images() -> Result<Vec<Image>> {
     let busybox = Path::new("/bin/busybox");
     let mut tools_image = Image::new(BUSYBOX).file("/bin/busybox", busybox).entrypoint(&["/bin/sh"]);
-    for applet in run::output(Command::new(busybox).arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
+    // Debian's static busybox crashes where it looks a host's name up, so wget stays out and curl comes in.
+    for applet in run::output(Command::new(busybox).arg("--list"))?.lines().filter(|name| !["busybox", "wget"].contains(name)) {
         tools_image = tools_image.link(&format!("/bin/{applet}"), "busybox");
+    }
+    if let Some(curl) = tools::packaged("curl") {
+        tools_image = tools_image.file("/bin/curl", curl);
     }
     let pause = Image::new(PAUSE).file("/bin/busybox", busybox).entrypoint(&["/bin/busybox", "sleep", "2147483647"]);
     Ok(vec![pause, tools_image, Image::of_program(COREDNS, &tools::built("coredns")?)?])

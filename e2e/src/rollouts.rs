@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kube::{Api, ResourceExt, api::ListParams};
 use sluice_config::Environment;
-use sluice_crds::{GroupStatus, Phase, Rollout, RolloutStatus};
+use sluice_crds::{GroupPhase, GroupStatus, Phase, Rollout, RolloutStatus};
 
 use crate::{
     Cluster,
@@ -80,7 +80,7 @@ impl Rollouts {
                 return Ok(Look::NotYet("no rollout yet".to_owned()));
             };
             let status = status(&rollout);
-            if status.groups.iter().any(|g| g.name == group) {
+            if status.groups.iter().any(|g| g.name == group && g.phase != GroupPhase::Waiting) {
                 return Ok(Look::Done(rollout));
             }
             if ended(status.phase) {

@@ -97,6 +97,9 @@ fn missing_for_nodes() -> Result<Vec<String>> {
     if !Path::new("/usr/lib/cni/bridge").exists() {
         missing.push("/usr/lib/cni/bridge: apt-get install containernetworking-plugins".to_owned());
     }
+    if packaged("curl").is_none() {
+        missing.push("curl: apt-get install curl".to_owned());
+    }
     if !Path::new("/bin/busybox").exists() {
         missing.push("/bin/busybox: apt-get install busybox-static".to_owned());
     }

@@ -1,0 +1,6 @@
+//! The real parts around a cluster: git over HTTP, Prometheus, the application behind the workers, client traffic.
+
+pub mod git_server;
+pub mod prometheus;
+pub mod traffic;
+pub mod upstream;
