@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::{address::Addresses, image};
 
-const COREFILE: &str = ".:1053 {
+/// There is no resolver to ask about other names: they do not exist. That takes a block of its own, because the plugin
+/// would otherwise answer before the one for Kubernetes.
+const COREFILE: &str = "cluster.local:1053 in-addr.arpa:1053 {
   errors
   health :8080
   ready :8181
@@ -12,7 +14,10 @@ const COREFILE: &str = ".:1053 {
     ttl 1
     pods insecure
   }
-  template ANY ANY . {
+}
+.:1053 {
+  errors
+  template ANY ANY {
     rcode NXDOMAIN
   }
 }
