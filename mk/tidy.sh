@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# House rules that no other tool knows: short files, each of which says what it is for; links in documents that lead
+# somewhere.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+lines_max=500
+problems=0
+problem() {
+  printf 'tidy: %s\n' "$*" >&2
+  problems=$((problems + 1))
+}
+
+mapfile -t sources < <(git ls-files --cached --others --exclude-standard -- '*.rs')
+for file in "${sources[@]}"; do
+  [ -f "$file" ] || continue
+  lines=$(wc -l <"$file")
+  [ "$lines" -le $lines_max ] || problem "$file has $lines lines, more than $lines_max: split it"
+  # Attributes of the crate may stand before its documentation.
+  grep -v -m1 -E '^(#!\[.*|)$' "$file" | grep -q '^//!' || problem "$file does not begin with //! and its single job"
+done
+
+mapfile -t documents < <(git ls-files --cached --others --exclude-standard -- '*.md')
+for file in "${documents[@]}"; do
+  [ -f "$file" ] || continue
+  while read -r link; do
+    case $link in http://* | https://* | mailto:* | '#'*) continue ;; esac
+    [ -e "$(dirname "$file")/${link%%#*}" ] || problem "$file links to $link, which is not there"
+  done < <(awk '/^```/ { code = !code; next } !code' "$file" | grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//' || true)
+done
+
+[ $problems -eq 0 ] || exit 1
+echo "tidy: ${#sources[@]} Rust files, ${#documents[@]} documents"
