@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    About, Cause, Check, Event, GateRef, Group, GroupPhase, GroupProgress, OnGateFailure, Phase, Reason, Rollout,
-    RolloutId, Severity, Target, Time, UnitId, Verdict, Waiting, Wanted,
+    About, Cause, Check, Event, GateProgress, GateRef, Group, GroupPhase, GroupProgress, OnGateFailure, Phase, Reason,
+    Rollout, RolloutId, Severity, Target, Time, UnitId, Verdict, Waiting, Wanted,
     gates::{self, Gate},
     nodes::{self, Nodes},
     verdict::{self, Evidence},
     view::View,
 };
+
+/// A soak is looked at this often at least; see the longest gap that counts, in `verdict`.
+const WATCH_EVERY: Duration = Duration::from_secs(15);
 
 /// What stops an attempt.
 pub(crate) struct Trouble {
@@ -247,7 +250,7 @@ impl GroupStep<'_> {
     }
 
     /// Judges one gate, and says what it waits for and what is to be measured.
-    fn judge(&mut self, gate: &Gate<'_>, progress: &mut crate::GateProgress, nodes: &Nodes) {
+    fn judge(&mut self, gate: &Gate<'_>, progress: &mut GateProgress, nodes: &Nodes) {
         let at = GateRef {
             rollout: self.id.clone(),
             group: self.progress.name.clone(),
@@ -262,12 +265,14 @@ impl GroupStep<'_> {
             counts: gates::counts_requests(gate.change),
             job: &gates::job_name(&at, progress.reruns),
         };
+        let stored = progress.clone();
         verdict::judge(progress, gate.check, &evidence);
         match gate.check {
             Check::Soak { duration, min_requests } => {
                 let left = duration.saturating_sub(progress.watched);
                 let until = (!left.is_zero()).then(|| now.after(left));
                 self.wake.extend(until);
+                self.wake.extend(until.map(|_| now.after(WATCH_EVERY)));
                 let requests = min_requests.filter(|_| evidence.counts).map(|min| (progress.requests, min));
                 if progress.verdict != Verdict::Pass {
                     self.waiting.push(Waiting::Soak { until, requests });
@@ -283,7 +288,7 @@ impl GroupStep<'_> {
                 }
             }
         }
-        self.observe.extend(wanted(gate, progress, at, evidence.counts));
+        self.observe.extend(wanted(gate, &stored, progress, at, evidence.counts));
     }
 
     /// A gate failed. One that cannot tell units apart accuses all attempts that were there since it began.
@@ -311,25 +316,26 @@ pub(crate) fn restart(progress: &mut GroupProgress, now: Time) {
     progress.since.clear();
 }
 
-/// What is to be measured for a gate.
-fn wanted(gate: &Gate<'_>, progress: &crate::GateProgress, at: GateRef, counts: bool) -> Option<Wanted> {
+/// What is to be measured for a gate. Counters and Jobs go on from what is stored: what is only in this
+/// plan is forgotten with it. Answers of queries are offered again until they are stored.
+fn wanted(gate: &Gate<'_>, stored: &GateProgress, now: &GateProgress, at: GateRef, counts: bool) -> Option<Wanted> {
     let unit = gate.change.unit.clone();
     let target = gate.change.target.clone();
-    let from = progress.last_sample_at.unwrap_or(progress.started_at).max(progress.started_at);
     match gate.check {
         Check::Soak { min_requests: None, .. } => None,
         Check::Soak { min_requests: Some(_), .. } | Check::ErrorRate { .. } => {
             let revision = target.digest().cloned().filter(|_| counts)?;
+            let from = stored.last_sample_at.unwrap_or(stored.started_at);
             Some(Wanted::Counters { gate: at, unit, revision, from })
         }
         Check::Prometheus { interval, range, .. } => {
-            let first = progress.started_at.after(*range);
-            let due = progress.last_sample_at.map_or(first, |last| last.after(*interval).max(first));
+            let first = now.started_at.after(*range);
+            let due = now.last_sample_at.map_or(first, |last| last.after(*interval).max(first));
             Some(Wanted::Query { gate: at, spec: gate.origin.clone(), unit, target, due })
         }
-        Check::Job => match progress.verdict {
+        Check::Job => match stored.verdict {
             Verdict::Running | Verdict::Inconclusive => {
-                let name = gates::job_name(&at, progress.reruns);
+                let name = gates::job_name(&at, now.reruns);
                 Some(Wanted::Job { gate: at, spec: gate.origin.clone(), name, unit, target })
             }
             Verdict::Pass | Verdict::Fail => None,

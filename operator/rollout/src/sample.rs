@@ -2,8 +2,9 @@
 
 use crate::Time;
 
-/// One thing measured for one gate. Offer every sample that may be new: those that reach back before the
-/// gate's start, or that are in the status already, are ignored here.
+/// One thing measured for one gate. Offer answers of queries until the stored status shows them (its
+/// `last_sample_at` is not before theirs): status is written every 15 s, plans remember nothing between.
+/// What is known already, or reaches back before the gate's start, is ignored here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sample {
     /// From the nodes' counters.
@@ -20,8 +21,8 @@ pub enum Sample {
 }
 
 /// Requests and errors of one revision on a group's nodes between two instants, added up over nodes and
-/// boots. `from` must not lie before the `from` that was asked for: start again there after each plan, or,
-/// after a restart, as early as counters are at hand.
+/// boots. `from` must not lie before the `from` that was last asked for: offer one range from there to now, or,
+/// after a restart, from as early as counters are at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Start of the range.

@@ -1,0 +1,275 @@
+//! What scripts may say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sluice_rollout::{
+    Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Unit, UnitId, plan,
+};
+
+use super::{
+    cluster::{Cluster, span},
+    parse,
+    world::{JobScript, Traffic},
+};
+
+impl Cluster {
+    /// Does what one line says, then settles.
+    pub fn run(&mut self, line: &str) {
+        let words = parse::words(line);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut dies_after = None;
+        match words.as_slice() {
+            ["dies", "after", writes, rest @ ..] => {
+                dies_after = Some(writes.parse().unwrap());
+                if !rest.is_empty() {
+                    self.command(rest);
+                }
+            }
+            words => self.command(words),
+        }
+        self.settle(dies_after);
+    }
+
+    fn command(&mut self, words: &[&str]) {
+        match words {
+            ["group", name, environment, order, rest @ ..] => self.group(name, environment, order, rest),
+            ["delete", "group", name] => drop(self.store.groups.remove(*name)),
+            ["delete", "rollout", name] => drop(self.store.rollouts.remove(&parse::rollout(name))),
+            ["delete", "assignment", name] => self.store.groups.get_mut(*name).unwrap().assignment = None,
+            ["lose", "memory", name] => self.lose_memory(&parse::unit(name)),
+            ["revision", unit, rest @ ..] => self.revision(unit, rest),
+            ["push", environment, units @ ..] => self.push(environment, units),
+            ["unreadable", environment, unit, why] => self.unreadable(environment, unit, why),
+            ["evidence", "none"] => self.repository().staging_evidence = StagingEvidence::None,
+            ["confirm", environment] => {
+                let _new = self.repository().removals_confirmed.insert(parse::environment(environment));
+            }
+            ["traffic", target, per_second, errors] => self.traffic(target, per_second, errors),
+            ["counters", state] => self.world.counters_down = *state == "down",
+            ["query", gate, rest @ ..] => {
+                let words: Vec<String> = rest.iter().map(|word| (*word).to_owned()).collect();
+                self.world.queries.insert((*gate).to_owned(), parse::outcome(&words));
+            }
+            ["job", gate, rest @ ..] => self.job(gate, rest),
+            ["node", name, rest @ ..] => self.node(name, rest),
+            ["wait", duration] => self.wait(span(duration)),
+            ["clock", skew] => self.clock(skew),
+            ["stale"] => self.stale(),
+            ["backup"] => self.backup = Some(self.store.clone()),
+            ["restore"] => self.store = self.backup.clone().expect("a backup"),
+            [verb, rollout, reason] => self.verb(verb, rollout, reason),
+            other => panic!("{other:?} says nothing"),
+        }
+    }
+
+    fn repository(&mut self) -> &mut Repository {
+        self.store.repositories.entry(parse::repository()).or_default()
+    }
+
+    /// `group canary production 20 nodes edge-1,edge-2 optional pauses deadline 5m hold 24h gates …`
+    fn group(&mut self, name: &str, environment: &str, order: &str, rest: &[&str]) {
+        let known = self.store.groups.remove(name);
+        let mut group = Group {
+            environment: parse::environment(environment),
+            order: order.parse().unwrap(),
+            optional: false,
+            gates: Vec::new(),
+            on_gate_failure: OnGateFailure::Revert,
+            apply_deadline: Duration::from_secs(300),
+            hold_limit: Duration::from_secs(24 * 3600),
+            nodes: known.as_ref().map(|known| known.nodes.clone()).unwrap_or_default(),
+            assignment: known.and_then(|known| known.assignment),
+        };
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            match *word {
+                "nodes" => {
+                    for node in rest.next().unwrap().split(',') {
+                        group.nodes.insert(node.to_owned(), Node { live: true, report: None });
+                    }
+                }
+                "optional" => group.optional = true,
+                "pauses" => group.on_gate_failure = OnGateFailure::Pause,
+                "deadline" => group.apply_deadline = span(rest.next().unwrap()),
+                "hold" => group.hold_limit = span(rest.next().unwrap()),
+                "gates" => group.gates = rest.by_ref().map(|word| parse::gate(word)).collect(),
+                other => panic!("`{other}`: unknown word of a group"),
+            }
+        }
+        self.store.groups.insert(name.to_owned(), group);
+    }
+
+    /// `revision shop:v2 refers config/flags claims shop.example/* gates soak:1m`
+    fn revision(&mut self, word: &str, rest: &[&str]) {
+        let (_, target) = parse::target(word);
+        let mut revision = Revision::default();
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            match *word {
+                "refers" => {
+                    let _new = revision.refers_to.insert(parse::unit(rest.next().unwrap()));
+                }
+                "claims" => {
+                    let claim = rest.next().unwrap();
+                    for environment in sluice_rollout::Environment::ALL {
+                        revision.claims.entry(environment).or_default().insert((*claim).to_owned());
+                    }
+                }
+                "gates" => revision.gates = rest.by_ref().map(|word| parse::gate(word)).collect(),
+                other => panic!("`{other}`: unknown word of a revision"),
+            }
+        }
+        self.store.revisions.insert(target.digest().unwrap().clone(), revision);
+    }
+
+    fn push(&mut self, environment: &str, units: &[&str]) {
+        let environment = parse::environment(environment);
+        self.repository();
+        for word in units {
+            let (id, target) = parse::target(word);
+            if let Target::Revision(digest) = &target {
+                self.store.revisions.entry(digest.clone()).or_default();
+            }
+            let (commit, author) = (format!("commit-of-{word}"), "ada".to_owned());
+            let head = Head::Wants { target, commit, author };
+            self.unit(&id).heads.insert(environment, head);
+        }
+    }
+
+    fn unit(&mut self, id: &UnitId) -> &mut Unit {
+        let resource_version = self.next_version();
+        let created_at = Time(self.time.0 + self.store.units.len() as i64);
+        self.store.units.entry(id.clone()).or_insert_with(|| Unit {
+            resource_version,
+            repository: parse::repository(),
+            created_at,
+            heads: BTreeMap::new(),
+            memory: BTreeMap::new(),
+        })
+    }
+
+    fn lose_memory(&mut self, id: &UnitId) {
+        let version = self.next_version();
+        let unit = self.store.units.get_mut(id).unwrap();
+        unit.resource_version = version;
+        unit.memory.clear();
+    }
+
+    fn unreadable(&mut self, environment: &str, unit: &str, why: &str) {
+        let head = Head::Unknown { reason: why.to_owned() };
+        self.unit(&parse::unit(unit)).heads.insert(parse::environment(environment), head);
+    }
+
+    fn traffic(&mut self, word: &str, per_second: &str, errors: &str) {
+        let (unit, target) = parse::target(word);
+        let short = target.short().to_owned();
+        let percent: f64 = errors.trim_end_matches('%').parse().unwrap();
+        let per_second = per_second.trim_end_matches("/s").parse().unwrap();
+        let errors_per_thousand = (percent * 10.0).round() as u64;
+        self.world.traffic.insert((unit, short), Traffic { per_second, errors_per_thousand });
+    }
+
+    fn job(&mut self, gate: &str, rest: &[&str]) {
+        let script = match rest {
+            ["passes"] => JobScript::Passes,
+            ["runs"] => JobScript::Runs,
+            ["fails", "while", word] => {
+                let (unit, target) = parse::target(word);
+                JobScript::FailsWhile(unit, target.short().to_owned())
+            }
+            ["fails", why] => JobScript::Fails((*why).to_owned()),
+            ["errors", why] => JobScript::Errors((*why).to_owned()),
+            other => panic!("{other:?}: a Job passes, runs, fails \"…\" or errors \"…\""),
+        };
+        self.world.jobs.insert(gate.to_owned(), script);
+    }
+
+    fn node(&mut self, name: &str, rest: &[&str]) {
+        let behaviour = self.behaviour.entry(name.to_owned()).or_default();
+        let mut live = None;
+        match rest {
+            ["lags"] => behaviour.lags = true,
+            ["keeps", "up"] => behaviour.lags = false,
+            ["refuses", word, why] => {
+                let (unit, target) = parse::target(word);
+                behaviour.refuses.push((unit, target.short().to_owned(), (*why).to_owned()));
+            }
+            ["accepts", "all"] => behaviour.refuses.clear(),
+            ["has", "trouble", why] => behaviour.trouble = Some((*why).to_owned()),
+            ["is", "well"] => behaviour.trouble = None,
+            ["down"] => live = Some(false),
+            ["up"] => live = Some(true),
+            ["joins", group] => {
+                let mut moved = None;
+                for group in self.store.groups.values_mut() {
+                    moved = group.nodes.remove(name).or(moved);
+                }
+                let node = Node { live: true, report: moved.and_then(|node| node.report) };
+                self.store.groups.get_mut(*group).unwrap().nodes.insert(name.to_owned(), node);
+            }
+            ["leaves"] => {
+                for group in self.store.groups.values_mut() {
+                    group.nodes.remove(name);
+                }
+            }
+            other => panic!("{other:?}: no node does that"),
+        }
+        let nodes = self.store.groups.values_mut().filter_map(|group| group.nodes.get_mut(name));
+        for node in nodes {
+            node.live = live.unwrap_or(node.live);
+        }
+    }
+
+    fn verb(&mut self, verb: &str, name: &str, reason: &str) {
+        let resource_version = self.next_version();
+        let said = Some(Said { token: resource_version.clone(), by: "grace".into(), reason: reason.to_owned() });
+        let id = parse::rollout(name);
+        let rollout = self.store.rollouts.get_mut(&id).unwrap_or_else(|| panic!("no rollout {name}"));
+        rollout.resource_version = resource_version;
+        match verb {
+            "pause" => rollout.verbs.pause = said,
+            "resume" => rollout.verbs.pause = None,
+            "abort" => rollout.verbs.abort = said,
+            "approve" => rollout.verbs.approve = said,
+            "retry" => rollout.verbs.retry = said,
+            other => panic!("`{other}` is no verb"),
+        }
+    }
+
+    fn clock(&mut self, skew: &str) {
+        let (sign, skew) = skew.split_at(1);
+        let skew = i64::try_from(span(skew).as_millis()).unwrap();
+        self.skew_ms += if sign == "-" { -skew } else { skew };
+    }
+
+    /// A second operator, that has seen nothing of the last command, acts as well.
+    fn stale(&mut self) {
+        let before = self.before.clone();
+        let mut refused = 0;
+        for effect in plan(&before, self.now()).effects {
+            if !self.apply(&effect) {
+                refused += 1;
+            }
+        }
+        self.say(format!("-- of a stale plan, {refused} writes are refused"));
+    }
+
+    /// Lets time pass, as the operator sees it: it wakes when the plan said, or when it measured something.
+    fn wait(&mut self, duration: Duration) {
+        let end = self.time.after(duration);
+        while self.time < end {
+            self.settle(None);
+            let wake = self.last_plan.wake_at.map(|at| Time(at.0 - self.skew_ms));
+            let next = wake.into_iter().chain(self.next_measurement()).min().unwrap_or(end);
+            let next = Time(next.0.clamp(self.time.0 + 1, end.0));
+            self.time = next;
+            let lines = self.transcript.len();
+            self.settle(None);
+            if self.transcript.len() > lines {
+                let at = format!("  {}", self.now());
+                self.transcript.insert(lines, at);
+            }
+        }
+    }
+}

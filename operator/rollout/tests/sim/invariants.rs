@@ -1,0 +1,136 @@
+//! The promises, checked at every write and at every rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_rollout::{
+    Check, Entry, GroupPhase, GroupProgress, JobState, Phase, Rollout, RolloutId, RolloutStatus, Target, Time, UnitId,
+    Verdict,
+};
+
+use super::{cluster::Cluster, show};
+
+fn is_done(phase: GroupPhase) -> bool {
+    matches!(phase, GroupPhase::Passed | GroupPhase::Skipped)
+}
+
+impl Cluster {
+    /// Before an assignment is written: generations only grow, no group is skipped, an unproven revision
+    /// comes from the attempt in flight.
+    pub fn check_assignment(&mut self, name: &str, generation: u64, entries: &BTreeMap<UnitId, Entry>) {
+        let group = &self.store.groups[name];
+        for other in self.store.groups.values() {
+            let assigned = other.assignment.as_ref().map_or(0, |assignment| assignment.generation);
+            assert!(generation > assigned, "generation {generation} of {name} is not above {assigned}");
+        }
+        let old = group.assignment.as_ref().map(|assignment| &assignment.entries);
+        let mut told = Vec::new();
+        for (unit, entry) in entries {
+            let known = old.and_then(|entries| entries.get(unit));
+            let memory = &self.store.units.get(unit).and_then(|u| u.memory.get(&group.environment));
+            let stable = memory.and_then(|memory| memory.stable.clone()).unwrap_or(Target::Removed);
+            let target = Target::from(entry.revision.clone());
+            if known.is_some_and(|known| known.revision == entry.revision) || target == stable {
+                continue;
+            }
+            let id = memory.and_then(|memory| memory.in_flight.clone());
+            let id = id.unwrap_or_else(|| panic!("{name} is told to run {target:?} of {unit} for no attempt"));
+            let rollout = &self.store.rollouts[&id];
+            assert!(rollout.status.phase.holds_groups(), "{id} holds no group, and {name} is told to run it");
+            assert!(rollout.spec.units.iter().any(|change| change.target == target && change.unit == *unit));
+            let mut earlier = rollout.status.groups.iter().filter(|earlier| earlier.order < group.order);
+            assert!(earlier.all(|earlier| is_done(earlier.phase)), "{id} skips a group before {name}");
+            told.push((id.to_string(), name.to_owned()));
+        }
+        for key in told {
+            self.told_at.insert(key, self.time);
+        }
+    }
+
+    /// Before a status is written: a group passes only on what was seen of just this; progress is paced.
+    pub fn check_status(&self, id: &RolloutId, status: &RolloutStatus) {
+        let stored = &self.store.rollouts[id];
+        assert!(!stored.status.phase.is_over(), "{id} was over and changes again");
+        for progress in status.groups.iter().filter(|progress| progress.phase == GroupPhase::Passed) {
+            let known = stored.status.groups.iter().find(|known| known.name == progress.name);
+            if known.is_none_or(|known| known.phase != GroupPhase::Passed) {
+                self.check_pass(id, stored, progress);
+            }
+        }
+        let progress_only = show::skeleton(&stored.status) == show::skeleton(status);
+        if let (true, Some(before), Some(after)) = (progress_only, stored.status.written_at, status.written_at) {
+            let soon = after >= before && after.0 < before.0 + 15_000;
+            let reruns = stored.status.waiting_for != status.waiting_for;
+            assert!(!soon, "{id}: progress written after {} ms ({reruns})", after.0 - before.0);
+        }
+    }
+
+    fn check_pass(&self, id: &RolloutId, rollout: &Rollout, progress: &GroupProgress) {
+        let at = format!("{id} in {}", progress.name);
+        let group = &self.store.groups[&progress.name];
+        let assignment = group.assignment.as_ref().unwrap();
+        for change in &rollout.spec.units {
+            let entry = &assignment.entries[&change.unit];
+            assert_eq!(Target::from(entry.revision.clone()), change.target, "{at}: passes on something else");
+            assert_eq!(entry.since, progress.since[&change.unit], "{at}: passes on an older entry");
+        }
+        let needs = progress.since.values().copied().max().unwrap();
+        let told = self.told_at[&(id.to_string(), progress.name.clone())];
+        assert!(group.nodes.values().any(|node| node.live), "{at}: no live node");
+        let ran = group.nodes.keys().filter(|node| self.truth(node) >= needs).count();
+        assert!(ran > 0, "{at}: no node really ran it");
+        for gate in &group.gates {
+            let Some(known) = progress.gates.get(&gate.name) else { continue };
+            assert_eq!(known.verdict, Verdict::Pass, "{at}: {} did not pass", gate.name);
+            match &gate.check {
+                Check::Soak { duration, .. } => {
+                    let soaked = self.time.since(told);
+                    assert!(soaked >= *duration, "{at}: soaked {soaked:?} of {duration:?}");
+                }
+                Check::Job => self.check_job(id, progress, &gate.name, told),
+                Check::ErrorRate { min_requests, .. } => assert!(known.requests >= *min_requests),
+                Check::Prometheus { .. } => assert!(known.samples > 0),
+            }
+        }
+    }
+
+    fn check_job(&self, id: &RolloutId, progress: &GroupProgress, gate: &str, told: Time) {
+        let jobs = self.world.running_jobs.values();
+        let mut jobs = jobs.filter(|job| job.rollout == *id && job.group == progress.name && job.gate == gate);
+        let fresh = jobs.any(|job| job.state == JobState::Succeeded && job.ends_at > told);
+        assert!(fresh, "{id}: no Job of {gate} succeeded since {} was told", progress.name);
+    }
+
+    /// When nothing is left to do.
+    pub fn check_settled(&self) {
+        for (name, group) in &self.store.groups {
+            let generation = group.assignment.as_ref().map_or(0, |assignment| assignment.generation);
+            let nodes = group.nodes.values().filter_map(|node| node.report.as_ref());
+            let mut nodes = nodes.filter(|report| report.group == *name);
+            assert!(nodes.all(|report| report.generation <= generation), "{name} runs what nobody stored");
+        }
+        for (unit, known) in &self.store.units {
+            for environment in sluice_rollout::Environment::ALL {
+                let memory = known.memory.get(&environment).cloned().unwrap_or_default();
+                let stable = memory.stable.clone().unwrap_or(Target::Removed);
+                let groups = self.store.groups.values().filter(|group| group.environment == environment);
+                let running: BTreeSet<Target> = groups
+                    .filter_map(|group| group.assignment.as_ref())
+                    .map(|a| a.entries.get(unit).and_then(|entry| entry.revision.clone()).into())
+                    .filter(|target| *target != stable)
+                    .collect();
+                assert!(running.len() <= 1, "{unit} runs {running:?} beside stable");
+                assert!(
+                    running.is_empty() || memory.in_flight.is_some(),
+                    "{unit} runs {running:?} and nothing is in flight\n{}",
+                    self.transcript.join("\n")
+                );
+                let mine = |rollout: &&Rollout| {
+                    rollout.spec.environment == environment
+                        && rollout.spec.units.iter().any(|change| change.unit == *unit)
+                        && matches!(rollout.status.phase, Phase::Progressing | Phase::Paused | Phase::Reverting)
+                };
+                assert!(self.store.rollouts.values().filter(mine).count() <= 1, "{unit}: two attempts in flight");
+            }
+        }
+    }
+}
