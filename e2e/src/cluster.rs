@@ -103,7 +103,9 @@ impl Cluster {
     /// An existing cluster of our own.
     pub fn open(name: &str) -> Result<Self> {
         let folder = Folder::of(name)?;
-        let Some(state) = folder.load()? else { bail!("there is no cluster {name}: `cluster up --name {name}` makes it") };
+        let Some(state) = folder.load()? else {
+            bail!("there is no cluster {name}: `cluster up --name {name}` makes it")
+        };
         let own = Own::of(folder)?;
         let kubeconfig = own.plane(&state).admin_kubeconfig()?;
         Ok(Self { name: name.to_owned(), kubeconfig, kind: Kind::Own(own), remove_on_drop: false })

@@ -92,11 +92,12 @@ impl ControlPlane<'_> {
 
     fn api_server_flags(&self) -> Result<Vec<String>> {
         let addresses = self.state.addresses();
-        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([addresses.bridge_ip().to_string(), addresses.api_service_ip().to_string()])
-            .collect();
+        let names =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([addresses.bridge_ip().to_string(), addresses.api_service_ip().to_string()])
+                .collect();
         let (server, server_key) = self.pki.issue("kube-apiserver", &Identity::server("kube-apiserver", names))?;
         let to_kubelets = Identity::client("kube-apiserver-kubelet-client", &["system:masters"]);
         let (kubelet_client, kubelet_client_key) = self.pki.issue("kubelet-client", &to_kubelets)?;
@@ -162,7 +163,8 @@ impl ControlPlane<'_> {
         .await;
         // Where the process has ended, the error shows its log already.
         if ready.is_err() && self.processes.pid(API_SERVER).is_some() {
-            return ready.with_context(|| format!("the API server runs but is not ready{}", self.processes.tail(API_SERVER)));
+            return ready
+                .with_context(|| format!("the API server runs but is not ready{}", self.processes.tail(API_SERVER)));
         }
         ready
     }

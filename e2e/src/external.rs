@@ -25,7 +25,8 @@ pub(crate) struct External {
 impl External {
     /// Looks the context up and sees that the cluster answers.
     pub(crate) async fn of(context: &str) -> Result<Self> {
-        let plain: String = context.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let plain: String =
+            context.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let folder = Folder::of(&format!("context-{}", &plain[..plain.len().min(30)]))?;
         let mut kubectl = Command::new(tools::kubectl());
         kubectl.args(["config", "view", "--minify", "--flatten", "--raw", "--context", context]);

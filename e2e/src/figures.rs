@@ -58,7 +58,9 @@ impl Figures {
         let mut table = format!("{}\n", self.machine);
         for row in &self.rows {
             let goal = match row.goal {
-                Some(goal) => format!("goal ≤ {} {}: {}", number(goal), row.unit, if row.ok { "met" } else { "MISSED" }),
+                Some(goal) => {
+                    format!("goal ≤ {} {}: {}", number(goal), row.unit, if row.ok { "met" } else { "MISSED" })
+                }
                 None => String::new(),
             };
             let value = format!("{} {}", number(row.value), row.unit);

@@ -158,7 +158,9 @@ pub fn base_images() -> Result<Vec<Image>> {
     let busybox = Path::new("/bin/busybox");
     let mut tools_image = Image::new(BUSYBOX).file("/bin/busybox", busybox).entrypoint(&["/bin/sh"]);
     // Debian's static busybox crashes where it looks a host's name up, so wget stays out and curl comes in.
-    for applet in run::output(Command::new(busybox).arg("--list"))?.lines().filter(|name| !["busybox", "wget"].contains(name)) {
+    for applet in
+        run::output(Command::new(busybox).arg("--list"))?.lines().filter(|name| !["busybox", "wget"].contains(name))
+    {
         tools_image = tools_image.link(&format!("/bin/{applet}"), "busybox");
     }
     if let Some(curl) = tools::packaged("curl") {
@@ -173,7 +175,9 @@ pub fn archives(folder: &Folder) -> Result<Vec<PathBuf>> {
     let Ok(entries) = fs::read_dir(folder.join("images")) else { return Ok(Vec::new()) };
     let mut archives: Vec<PathBuf> = entries
         .map(|entry| Ok(entry?.path()))
-        .filter(|path: &Result<PathBuf>| path.as_ref().map_or(true, |path| path.extension().is_some_and(|kind| kind == "tar")))
+        .filter(|path: &Result<PathBuf>| {
+            path.as_ref().map_or(true, |path| path.extension().is_some_and(|kind| kind == "tar"))
+        })
         .collect::<Result<_>>()?;
     archives.sort();
     Ok(archives)
@@ -247,7 +251,10 @@ mod tests {
     #[test]
     fn ldd_names_libraries_and_loader() {
         let listed = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x2)\n\t/lib64/ld-linux-x86-64.so.2 (0x3)\n";
-        assert_eq!(parse_ldd(listed).expect("parsed"), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+        assert_eq!(
+            parse_ldd(listed).expect("parsed"),
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
+        );
         assert!(parse_ldd("\tlibx.so => not found\n").is_err());
     }
 

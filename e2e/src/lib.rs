@@ -7,6 +7,7 @@ pub mod address;
 mod cgroup;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 mod dns;
 mod external;
 pub mod figures;

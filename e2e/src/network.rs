@@ -85,7 +85,9 @@ pub(crate) fn all_devices() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/sys/class/net") else { return Vec::new() };
     let mut devices: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|device| device.strip_prefix("sluice").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
+        .filter(|device| {
+            device.strip_prefix("sluice").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
         .collect();
     devices.sort();
     devices

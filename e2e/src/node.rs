@@ -141,7 +141,9 @@ impl<'a> Node<'a> {
 
     /// Fails with the log of the process that has ended.
     pub(crate) fn check(&self) -> Result<()> {
-        ["containerd", "kubelet", "kube-proxy"].iter().try_for_each(|part| self.plane.processes.check(&self.process(part)))
+        ["containerd", "kubelet", "kube-proxy"]
+            .iter()
+            .try_for_each(|part| self.plane.processes.check(&self.process(part)))
     }
 
     fn write_config(&self) -> Result<()> {

@@ -30,7 +30,11 @@ pub struct Identity {
 impl Identity {
     /// A user without names of its own.
     pub fn client(user: &str, groups: &[&str]) -> Self {
-        Self { user: user.to_owned(), groups: groups.iter().map(|group| (*group).to_owned()).collect(), names: Vec::new() }
+        Self {
+            user: user.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            names: Vec::new(),
+        }
     }
 
     /// A server under these names.
@@ -88,7 +92,8 @@ impl Pki {
             return Ok((certificate_path, key_path));
         }
         let ca_key_path = self.folder.join("ca.key");
-        let ca_key = fs::read_to_string(&ca_key_path).with_context(|| format!("cannot read {}", ca_key_path.display()))?;
+        let ca_key =
+            fs::read_to_string(&ca_key_path).with_context(|| format!("cannot read {}", ca_key_path.display()))?;
         let issuer = Issuer::new(authority()?, KeyPair::from_pem(&ca_key)?);
         let mut params = CertificateParams::new(identity.names.clone())?;
         params.distinguished_name = DistinguishedName::new();

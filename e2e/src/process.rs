@@ -172,7 +172,8 @@ impl Processes {
             .spawn()
             .with_context(|| format!("cannot start {}", spawn.name))?;
         let pid = i32::try_from(child.id()).context("a pid beyond i32")?;
-        let identity = Identity::of(pid).with_context(|| format!("{} ended at once{}", spawn.name, self.tail(&spawn.name)))?;
+        let identity =
+            Identity::of(pid).with_context(|| format!("{} ended at once{}", spawn.name, self.tail(&spawn.name)))?;
         write_whole(&self.record_path(&spawn.name), &serde_json::to_string(&identity)?)?;
         // Reaps it, should it end before the harness does.
         std::thread::spawn(move || child.wait());

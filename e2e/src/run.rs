@@ -36,11 +36,8 @@ pub fn words(line: &str) -> Result<String> {
 
 fn finish(command: &mut Command, input: Option<&str>) -> Result<String> {
     let shown = shown(command);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
     if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
         // A command that fails early closes its end; its own message says why.
         let _ = pipe.write_all(text.as_bytes());

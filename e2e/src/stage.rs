@@ -120,7 +120,9 @@ impl Stage {
 
     /// Waits for the operator, and for a ready dataplane pod in every group.
     async fn wait_ready(&self) -> Result<()> {
-        self.cluster.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/sluice-operator", "--timeout=120s"]).await?;
+        self.cluster
+            .kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/sluice-operator", "--timeout=120s"])
+            .await?;
         for group in &self.groups {
             self.dataplane(group.name).await?;
         }

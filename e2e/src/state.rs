@@ -50,7 +50,8 @@ pub fn cache_dir() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("SLUICE_CACHE").filter(|dir| !dir.is_empty()) {
         return Ok(PathBuf::from(dir));
     }
-    let home = env::var_os("HOME").context("neither SLUICE_CACHE nor HOME is set: where may clusters keep their files?")?;
+    let home =
+        env::var_os("HOME").context("neither SLUICE_CACHE nor HOME is set: where may clusters keep their files?")?;
     Ok(PathBuf::from(home).join(".cache/sluice"))
 }
 
@@ -99,7 +100,9 @@ impl Folder {
     pub fn load(&self) -> Result<Option<State>> {
         let path = self.join("state.json");
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?)),
+            Ok(text) => {
+                Ok(Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -120,7 +123,8 @@ impl Folder {
             taken.extend(Self::of(&name)?.load()?.map(|state| state.slot));
         }
         let routes = run::words("ip -4 route show")?;
-        let free = |slot: &u8| !taken.contains(slot) && !routes.lines().any(|route| Addresses::new(*slot).overlaps(route));
+        let free =
+            |slot: &u8| !taken.contains(slot) && !routes.lines().any(|route| Addresses::new(*slot).overlaps(route));
         let slot = (0..address::SLOTS)
             .find(free)
             .with_context(|| format!("all {} slots are taken: `cluster status` lists the clusters", address::SLOTS))?;

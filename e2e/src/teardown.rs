@@ -1,10 +1,6 @@
 //! Removes a cluster whole, also one whose harness was killed half way, and lists what nobody owns any more.
 
-use std::{
-    fs, io,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
 use anyhow::Result;
 
@@ -35,11 +31,11 @@ pub fn remove(folder: &Folder) -> Result<()> {
 
 fn delete(path: &Path) -> Result<()> {
     // A node's mounts go with its last process, which may still be on its way out.
-    until_blocking(&format!("the removal of {}", path.display()), Duration::from_secs(10), || {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Look::NotYet(error.to_string()),
-            _ => Look::Done(()),
-        }
+    until_blocking(&format!("the removal of {}", path.display()), Duration::from_secs(10), || match fs::remove_dir_all(
+        path,
+    ) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Look::NotYet(error.to_string()),
+        _ => Look::Done(()),
     })
 }
 

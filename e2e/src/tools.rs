@@ -62,7 +62,10 @@ pub fn own_binary(name: &str) -> Result<PathBuf> {
     // Tests run from target/<profile>/deps, binaries from target/<profile>.
     let found = running.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| {
-        format!("{name} is not beside {}: build the workspace with the same target folder and profile first", running.display())
+        format!(
+            "{name} is not beside {}: build the workspace with the same target folder and profile first",
+            running.display()
+        )
     })
 }
 
@@ -105,7 +108,10 @@ fn missing_for_nodes() -> Result<Vec<String>> {
     }
     let cache = cache_dir()?;
     if let Some(hidden) = HIDDEN_IN_NODES.iter().find(|hidden| cache.starts_with(hidden)) {
-        missing.push(format!("a SLUICE_CACHE outside {hidden}, which nodes replace with their own (it is {})", cache.display()));
+        missing.push(format!(
+            "a SLUICE_CACHE outside {hidden}, which nodes replace with their own (it is {})",
+            cache.display()
+        ));
     }
     Ok(missing)
 }

@@ -49,7 +49,8 @@ async fn git_takes_commits(cluster: &Cluster) -> Result<()> {
     let git = GitServer::start(cluster).await?;
     let url = git.create("edge")?;
     let first = git.commit("edge", "staging", "Add a file", &[("workers/a.txt", Some("one"))]).await?;
-    let second = git.commit("edge", "staging", "Replace it", &[("workers/a.txt", None), ("b.txt", Some("two"))]).await?;
+    let second =
+        git.commit("edge", "staging", "Replace it", &[("workers/a.txt", None), ("b.txt", Some("two"))]).await?;
     let listed = sluice_e2e::run::words(&format!("git ls-remote {url} refs/heads/staging"))?;
     ensure!(first != second && listed.starts_with(&second), "{listed}");
     Ok(())
@@ -97,7 +98,8 @@ async fn nodes_stop_and_come_back(cluster: &Cluster) -> Result<()> {
     cluster.remove_node(&added).await?;
     let listed = cluster.kubectl(&["get", "nodes", "--output=name"]).await?;
     ensure!(listed.lines().count() == 2, "{listed}");
-    let labelled = cluster.kubectl(&["get", "nodes", "-l", "node-restriction.kubernetes.io/sluice-group=canary", "-o", "name"]);
+    let labelled =
+        cluster.kubectl(&["get", "nodes", "-l", "node-restriction.kubernetes.io/sluice-group=canary", "-o", "name"]);
     let labelled = labelled.await.context("the label")?;
     ensure!(labelled.trim() == "node/node-1", "{labelled}");
     Ok(())

@@ -59,7 +59,8 @@ struct Up {
 #[tokio::main]
 async fn main() -> Result<()> {
     // The client reports every attempt at a server that is still starting.
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube_client=off".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube_client=off".into());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false).init();
     match Arguments::parse().command {
         Command::Up(up) => bring_up(up).await,
@@ -117,7 +118,12 @@ async fn status() -> Result<()> {
             Ok(()) => "incomplete".to_owned(),
             Err(error) => format!("not healthy: {error:#}"),
         };
-        println!("{name}: slot {}, {} nodes, API server {}, {health}", state.slot, state.nodes.len(), cluster.bridge_ip()?);
+        println!(
+            "{name}: slot {}, {} nodes, API server {}, {health}",
+            state.slot,
+            state.nodes.len(),
+            cluster.bridge_ip()?
+        );
         for (process, runs) in cluster.processes()?.list() {
             println!("  {process}: {}", if runs { "runs" } else { "has ended" });
         }

@@ -40,7 +40,8 @@ async fn main() -> Result<()> {
         status: AtomicU16::new(variable("UPSTREAM_STATUS", "200").parse().context("UPSTREAM_STATUS is a number")?),
         requests: AtomicU64::new(0),
     });
-    let address: SocketAddr = variable("UPSTREAM_LISTEN", "0.0.0.0:8080").parse().context("UPSTREAM_LISTEN is an address")?;
+    let address: SocketAddr =
+        variable("UPSTREAM_LISTEN", "0.0.0.0:8080").parse().context("UPSTREAM_LISTEN is an address")?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     // As the first process of a container it gets no default handler, and Kubernetes would wait 30 s for its end.
     let mut end = unix::signal(unix::SignalKind::terminate())?;
@@ -65,7 +66,9 @@ async fn answer(application: &Application, request: Request<Incoming>) -> Result
     let (parts, body) = request.into_parts();
     match parts.uri.path() {
         "/upstream/ready" => return respond(StatusCode::OK, "ready\n".to_owned()),
-        "/upstream/requests" => return respond(StatusCode::OK, application.requests.load(Ordering::Relaxed).to_string()),
+        "/upstream/requests" => {
+            return respond(StatusCode::OK, application.requests.load(Ordering::Relaxed).to_string());
+        }
         "/upstream/status" => {
             let Some(status) = parts.uri.query().and_then(|query| query.parse().ok()) else {
                 return respond(StatusCode::BAD_REQUEST, "write /upstream/status?503\n".to_owned());
@@ -103,6 +106,7 @@ fn number_in(headers: &HeaderMap, name: &str) -> Option<u64> {
 }
 
 fn respond(status: StatusCode, body: String) -> Result<Response<Full<Bytes>>> {
-    let response = Response::builder().status(status).header("x-upstream", "yes").header("content-type", "application/json");
+    let response =
+        Response::builder().status(status).header("x-upstream", "yes").header("content-type", "application/json");
     Ok(response.body(Full::new(Bytes::from(body)))?)
 }

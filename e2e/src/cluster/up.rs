@@ -93,9 +93,7 @@ impl Cluster {
     async fn bring_up(&self, options: &Options) -> Result<()> {
         let own = self.own()?;
         network::make_bridge(own.state()?.addresses())?;
-        let images = async {
-            if options.nodes > 0 { write_base_images(own).await } else { Ok(()) }
-        };
+        let images = async { if options.nodes > 0 { write_base_images(own).await } else { Ok(()) } };
         let state = own.state()?;
         let plane = own.plane(&state);
         futures::try_join!(images, plane.up(options.nodes > 0))?;

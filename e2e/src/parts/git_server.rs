@@ -106,7 +106,13 @@ setenv.add-environment = (
     }
 
     /// Commits these files (`None` removes one) on top of a branch, which may be new, and pushes. Returns the commit.
-    pub async fn commit(&self, name: &str, branch: &str, message: &str, files: &[(&str, Option<&str>)]) -> Result<String> {
+    pub async fn commit(
+        &self,
+        name: &str,
+        branch: &str,
+        message: &str,
+        files: &[(&str, Option<&str>)],
+    ) -> Result<String> {
         let work = self.clone_of(name)?;
         let git = |arguments: &[&str]| run::output(Command::new("git").arg("-C").arg(&work).args(arguments));
         git(&["fetch", "--quiet", "--prune", "origin"])?;

@@ -272,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_report_tells_when_a_status_was_first_and_last_seen() {
-        let samples = vec![sample(30, Outcome::Status(200)), sample(10, Outcome::Status(200)), sample(20, Outcome::TimedOut)];
+        let samples =
+            vec![sample(30, Outcome::Status(200)), sample(10, Outcome::Status(200)), sample(20, Outcome::TimedOut)];
         let report = Report { samples };
         let seen = Seen { count: 2, first: Duration::from_millis(10), last: Duration::from_millis(30) };
         assert_eq!(report.outcomes().get(&Outcome::Status(200)), Some(&seen));
@@ -295,7 +296,11 @@ mod tests {
         let traffic = Traffic::start(plan).expect("started");
         let seen = crate::wait::until("ten failures", Duration::from_secs(10), || async {
             let failures = traffic.report().failures().len();
-            Ok(if failures >= 10 { crate::wait::Look::Done(()) } else { crate::wait::Look::NotYet(failures.to_string()) })
+            Ok(if failures >= 10 {
+                crate::wait::Look::Done(())
+            } else {
+                crate::wait::Look::NotYet(failures.to_string())
+            })
         });
         seen.await.expect("failures");
         assert!(traffic.stop().await.expect("stopped").expect_no_failure().is_err());
