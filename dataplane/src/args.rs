@@ -1,0 +1,123 @@
+//! Flags and environment variables, parsed once.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Command line of the dataplane.
+#[derive(Parser, Debug)]
+#[command(name = "sluice-dataplane", version, about, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) args: Args,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Print the digest of a file: of the content of a revision (.json), else of its bytes.
+    Digest { file: PathBuf },
+}
+
+#[derive(ClapArgs, Debug, Clone)]
+pub(crate) struct Args {
+    /// Name of the Kubernetes node, and of the DataplaneNode that this process reports to.
+    #[arg(long, env = "SLUICE_NODE", default_value = "local")]
+    pub(crate) node: String,
+    /// Name of the pod.
+    #[arg(long, env = "SLUICE_POD", default_value = "local")]
+    pub(crate) pod: String,
+    /// Address of the pod, as the operator reaches the admin listener; the admin address otherwise.
+    #[arg(long, env = "SLUICE_POD_IP")]
+    pub(crate) pod_ip: Option<std::net::IpAddr>,
+    /// Namespace of the pod and of the operator.
+    #[arg(long, env = "SLUICE_NAMESPACE", default_value = "sluice-system")]
+    pub(crate) namespace: String,
+    /// Deployment group, the name of the Assignment to follow.
+    #[arg(long, env = "SLUICE_GROUP", default_value = "local")]
+    pub(crate) group: String,
+    /// Where clients come in, plain HTTP/1.1.
+    #[arg(long, env = "SLUICE_LISTEN", default_value = "0.0.0.0:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where /healthz, /readyz, /metrics and /counters are.
+    #[arg(long, env = "SLUICE_ADMIN", default_value = "0.0.0.0:9090")]
+    pub(crate) admin: SocketAddr,
+    /// Disk cache: artifacts, revisions and the last assignment. An emptyDir is enough.
+    #[arg(long, env = "SLUICE_STATE_DIR", default_value = "/var/lib/sluice")]
+    pub(crate) state_dir: PathBuf,
+    /// Where the operator's replicas serve artifacts; https://sluice-operator-artifacts.NAMESPACE.svc:8443 otherwise.
+    #[arg(long, env = "SLUICE_ARTIFACTS_URL")]
+    pub(crate) artifacts_url: Option<String>,
+    /// PEM file with the only authorities trusted to sign that server's certificate; read again at each fetch.
+    #[arg(long, env = "SLUICE_ARTIFACTS_CA", default_value = "/etc/sluice/ca/ca.crt")]
+    pub(crate) artifacts_ca: PathBuf,
+    /// Projected service account token for that server; read again at each fetch.
+    #[arg(long, env = "SLUICE_TOKEN_FILE", default_value = "/var/run/secrets/sluice/token")]
+    pub(crate) token_file: PathBuf,
+    /// Seconds from SIGTERM to the end of the process, where connections last that long.
+    #[arg(long, env = "SLUICE_DRAIN_SECONDS", default_value_t = 30)]
+    pub(crate) drain_seconds: u64,
+    /// Threads that serve requests; as many as CPUs otherwise.
+    #[arg(long, env = "SLUICE_THREADS")]
+    pub(crate) threads: Option<usize>,
+    /// Requests inside the chain at once; what is above gets 503.
+    #[arg(long, env = "SLUICE_REQUESTS_MAX", default_value_t = 512)]
+    pub(crate) requests_max: usize,
+    /// Worker instances at once: requests at once times the longest chain; what is above is shed.
+    #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1024)]
+    pub(crate) instances_max: u32,
+    /// Let upstreams and fetches be on this host: for trying things out and for tests.
+    #[arg(long, env = "SLUICE_ALLOW_LOOPBACK")]
+    pub(crate) allow_loopback: bool,
+    /// Serve this hand-written assignment (JSON) instead of following an API server; read again when it changes.
+    #[arg(long, env = "SLUICE_ASSIGNMENT_FILE", requires = "revisions_dir")]
+    pub(crate) assignment_file: Option<PathBuf>,
+    /// Revisions (*.json) and artifacts (*.wasm) for --assignment-file, in any file names.
+    #[arg(long, env = "SLUICE_REVISIONS_DIR", requires = "assignment_file")]
+    pub(crate) revisions_dir: Option<PathBuf>,
+    /// What is logged, as in `info,sluice_dataplane=debug`.
+    #[arg(long, env = "SLUICE_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+impl Args {
+    /// `host:port` of the admin listener, as the report names it.
+    pub(crate) fn admin_address(&self, bound: SocketAddr) -> String {
+        let ip = self.pod_ip.unwrap_or(bound.ip());
+        SocketAddr::new(ip, bound.port()).to_string()
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(cpus).clamp(1, 1024)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds.clamp(1, 3600))
+    }
+
+    pub(crate) fn artifacts_url(&self) -> String {
+        let default = || format!("https://sluice-operator-artifacts.{}.svc:8443", self.namespace);
+        self.artifacts_url.clone().unwrap_or_else(default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_report_names_the_pods_address() {
+        let cli = Cli::parse_from(["x", "--pod-ip", "10.1.2.3"]);
+        let bound = SocketAddr::from(([0, 0, 0, 0], 9090));
+        assert_eq!(cli.args.admin_address(bound), "10.1.2.3:9090");
+        assert_eq!(cli.args.artifacts_url(), "https://sluice-operator-artifacts.sluice-system.svc:8443");
+    }
+}

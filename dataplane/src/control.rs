@@ -1,0 +1,322 @@
+//! The control loop: the one owner of what this node wants, has loaded, and has in force.
+//!
+//! Inputs come in over one channel (assignments, finished loads, finished writes); each batch of
+//! them is followed by one [`Control::step`]: start what must be loaded, decide, swap, save, report.
+//! A step does no I/O and awaits nothing, so a revert, whose revision is loaded already, is in force
+//! within the step that its watch event causes.
+
+mod loads;
+mod saver;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sluice_chain::Runtime;
+use sluice_config::{Digest, Environment, Exception, NodeReport, UnitRef};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    cache::Cache,
+    decide::{self, Decision, Inputs, Key},
+    desired::{Accepted, Desired, Want},
+    load::{LoadError, Loaded, Loader},
+    metrics::Metrics,
+    report::{self, Identity},
+    snapshot::{self, InForce, Member, Retired},
+};
+use loads::Loads;
+use saver::Saver;
+
+/// What the control loop is told.
+pub(crate) enum Input {
+    /// An assignment, from the API server or a file.
+    Assignment(Accepted),
+    /// There is one, but it cannot be read.
+    AssignmentTrouble(String),
+    /// Units that this node keeps on stable.
+    KeepStable(BTreeSet<UnitRef>),
+    /// A load ended.
+    Loaded(Key, Result<Loaded, LoadError>),
+    /// A write of the state file ended.
+    Saved(Result<(), String>),
+    /// The disk cache was swept.
+    Swept,
+}
+
+/// Units without anything to run hold up the first snapshot for so long; then the rest is served.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Replaced snapshots and ended series are looked after this often.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What the loop works with.
+pub(crate) struct Parts {
+    pub(crate) who: Identity,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) runtime: Runtime,
+    pub(crate) in_force: InForce,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) reports: watch::Sender<NodeReport>,
+}
+
+/// What the snapshot in force was made from.
+type Fingerprint = (Environment, Vec<String>, BTreeMap<UnitRef, (Digest, bool)>);
+
+pub(crate) struct Control {
+    parts: Parts,
+    desired: Desired,
+    loads: Loads,
+    saver: Saver,
+    /// What is in force, or was before the restart.
+    current: BTreeMap<UnitRef, Digest>,
+    fingerprint: Option<Fingerprint>,
+    /// What the snapshot in force could not give effect to.
+    warnings: Vec<(UnitRef, String)>,
+    retired: Retired,
+    accepted_at: Instant,
+    started_at: Instant,
+    /// Newest generation all of whose entries were dealt with and that is on disk.
+    applied_generation: u64,
+    assignment_error: Option<String>,
+    look_again: Option<Instant>,
+}
+
+impl Control {
+    /// A loop that loads and saves through `inputs`.
+    pub(crate) fn new(parts: Parts, inputs: mpsc::Sender<Input>) -> Self {
+        let now = Instant::now();
+        Self {
+            loads: Loads::new(Arc::clone(&parts.loader), inputs.clone()),
+            saver: Saver::new(Arc::clone(&parts.cache), Arc::clone(&parts.loader), inputs),
+            parts,
+            desired: Desired::default(),
+            current: BTreeMap::new(),
+            fingerprint: None,
+            warnings: Vec::new(),
+            retired: Retired::default(),
+            accepted_at: now,
+            started_at: now,
+            applied_generation: 0,
+            assignment_error: None,
+            look_again: None,
+        }
+    }
+
+    /// Runs until nobody sends inputs any more.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        self.restore();
+        loop {
+            self.step(Instant::now());
+            let wake = self.next_wake();
+            tokio::select! {
+                input = inputs.recv() => {
+                    let Some(input) = input else { return };
+                    self.take(input);
+                    while let Ok(more) = inputs.try_recv() {
+                        self.take(more);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    /// Starts from what is on disk: the API server may be away.
+    fn restore(&mut self) {
+        let Some(saved) = self.parts.cache.state() else { return };
+        match self.desired.accept(saved.accepted.clone()) {
+            Ok(_) => {
+                tracing::info!(
+                    generation = self.desired.generation(),
+                    units = saved.running.len(),
+                    "starting from the assignment on disk"
+                );
+                self.desired.keep_stable(saved.keep_stable.iter().cloned().collect());
+                self.current = saved.running.iter().cloned().collect();
+                self.saver.restored(saved);
+            }
+            Err(error) => tracing::warn!(%error, "the assignment on disk is of no use"),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Assignment(new) => self.take_assignment(new),
+            Input::AssignmentTrouble(error) => {
+                tracing::warn!(error, "what runs keeps running");
+                self.assignment_error = Some(error);
+            }
+            Input::KeepStable(units) => {
+                if self.desired.keep_stable(units) {
+                    tracing::info!(units = self.desired.kept_stable().len(), "units kept on stable changed");
+                    self.accepted_at = Instant::now();
+                }
+            }
+            Input::Loaded(key, result) => self.loads.ended(&key, result, Instant::now()),
+            Input::Saved(result) => self.saver.ended(result, Instant::now()),
+            Input::Swept => self.saver.swept(),
+        }
+    }
+
+    fn take_assignment(&mut self, new: Accepted) {
+        let generation = new.assignment.generation;
+        match self.desired.accept(new) {
+            Ok(changed) => {
+                self.assignment_error = None;
+                if changed {
+                    tracing::info!(generation, "assignment accepted");
+                    self.accepted_at = Instant::now();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "assignment not taken; what runs keeps running");
+                self.assignment_error = Some(error.to_string());
+            }
+        }
+    }
+
+    fn step(&mut self, now: Instant) {
+        let wants = self.desired.wants();
+        let needs = decide::needs(&wants, &self.current);
+        self.loads.keep_only(&needs);
+        if !self.saver.is_sweeping() {
+            self.loads.start(&needs, now);
+        }
+        let decision = self.decide(&wants, now);
+        self.look_again = decision.look_again;
+        self.swap(&wants, &decision, now);
+        self.save(&decision, &needs, now);
+        self.publish(decision.exceptions);
+        self.retired.sweep();
+        self.parts.metrics.end_unused(now);
+    }
+
+    fn decide(&self, wants: &BTreeMap<UnitRef, Want>, now: Instant) -> Decision {
+        let (stages, environment) = match self.desired.accepted() {
+            Some(a) => (a.assignment.stages.as_slice(), a.assignment.environment),
+            None => return Decision::default(),
+        };
+        decide::decide(&Inputs {
+            wants,
+            progress: &|unit, digest| self.loads.progress(unit, digest, stages, environment),
+            current: &self.current,
+            accepted_at: self.accepted_at,
+            now,
+        })
+    }
+
+    /// Puts the decision in force, if it differs from what is.
+    fn swap(&mut self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) {
+        let Some(accepted) = self.desired.accepted() else { return };
+        if self.fingerprint.is_none() && !self.may_begin(wants, decision, now) {
+            return;
+        }
+        let mut members = BTreeMap::new();
+        for (unit, digest) in &decision.running {
+            if let Some(loaded) = self.loads.loaded(unit, digest) {
+                let code = Ok(loaded.code.clone());
+                members.insert(
+                    unit.clone(),
+                    Member { digest: digest.clone(), revision: Arc::clone(&loaded.revision), code },
+                );
+            }
+        }
+        for (unit, digest) in &decision.not_loaded {
+            if let Some((revision, why)) = self.loads.without_code(unit, digest) {
+                members.insert(unit.clone(), Member { digest: digest.clone(), revision, code: Err(why) });
+            }
+        }
+        let (environment, stages) = (accepted.assignment.environment, accepted.assignment.stages.clone());
+        let summary = members.iter().map(|(u, m)| (u.clone(), (m.digest.clone(), m.code.is_ok()))).collect();
+        let fingerprint = (environment, stages, summary);
+        if self.fingerprint.as_ref() != Some(&fingerprint) {
+            let generation = accepted.assignment.generation;
+            self.parts.metrics.prepare(environment, &members);
+            let (snapshot, warnings) = snapshot::build(&self.parts.runtime, environment, &fingerprint.1, &members);
+            if let Some(old) = self.parts.in_force.swap(Some(snapshot)) {
+                self.retired.push(old);
+            }
+            tracing::info!(
+                generation,
+                units = members.len(),
+                after_ms = now.duration_since(self.accepted_at).as_millis(),
+                retired = self.retired.len(),
+                "snapshot in force"
+            );
+            for warning in &warnings {
+                tracing::warn!(unit = %warning.unit, message = warning.message, "without effect");
+            }
+            self.warnings = warnings.into_iter().map(|w| (w.unit, w.message)).collect();
+            self.fingerprint = Some(fingerprint);
+            self.parts.ready.send_replace(true);
+        }
+        // A unit of which nothing is loaded yet keeps its last good revision in mind.
+        self.current = wants
+            .iter()
+            .filter(|(_, want)| want.run.is_some())
+            .filter_map(|(unit, _)| {
+                let digest = decision.running.get(unit).or(self.current.get(unit))?;
+                Some((unit.clone(), digest.clone()))
+            })
+            .collect();
+    }
+
+    /// The first snapshot waits until every unit has something to run, so that a new pod is not
+    /// ready without a worker that others have; but not for ever.
+    fn may_begin(&self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) -> bool {
+        let complete = wants.iter().all(|(unit, w)| w.run.is_none() || decision.running.contains_key(unit));
+        complete || (decision.settled && decision.not_loaded.is_empty()) || now >= self.started_at + PATIENCE
+    }
+
+    fn save(&mut self, decision: &Decision, needs: &BTreeSet<Key>, now: Instant) {
+        let Some(accepted) = self.desired.accepted() else { return };
+        if self.fingerprint.is_none() {
+            return;
+        }
+        let saved = self.saver.save(accepted, &self.current, self.desired.kept_stable(), now);
+        if !saved {
+            return;
+        }
+        if decision.settled {
+            self.applied_generation = accepted.assignment.generation;
+        }
+        if self.loads.none_in_flight() {
+            self.saver.sweep(needs, self.loads.artifacts());
+        }
+    }
+
+    fn publish(&self, mut exceptions: Vec<Exception>) {
+        for (unit, message) in &self.warnings {
+            let excepted =
+                exceptions.iter().any(|e| (e.kind, &e.namespace, &e.name) == (unit.kind, &unit.namespace, &unit.name));
+            if let Some(revision) = self.current.get(unit).filter(|_| !excepted) {
+                exceptions.push(Exception {
+                    kind: unit.kind,
+                    namespace: unit.namespace.clone(),
+                    name: unit.name.clone(),
+                    revision: revision.clone(),
+                    reason: sluice_config::ExceptionKind::Refused,
+                    message: message.clone(),
+                });
+            }
+        }
+        let last_error = self.assignment_error.clone().or_else(|| self.saver.error());
+        self.parts.metrics.set_state(self.applied_generation, exceptions.len());
+        let report = report::report(&self.parts.who, self.applied_generation, &exceptions, last_error);
+        self.parts.reports.send_if_modified(|old| {
+            let changed = *old != report;
+            *old = report;
+            changed
+        });
+    }
+
+    fn next_wake(&self) -> Instant {
+        let soonest = [self.look_again, self.loads.next_retry(), self.saver.next_retry()];
+        let housekeeping = Instant::now() + HOUSEKEEPING;
+        soonest.into_iter().flatten().fold(housekeeping, Instant::min)
+    }
+}

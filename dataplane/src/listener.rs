@@ -1,0 +1,133 @@
+//! Where clients come in: plain HTTP/1.1, each request handed to the snapshot in force.
+//!
+//! What hyper refuses before our code sees it: a head that is late, too large or malformed, two
+//! different lengths, a transfer coding that is not chunked. What it *normalises*: a length beside
+//! chunked is dropped and the connection closed after the answer (RFC 9112, 6.1).
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sluice_chain::{Body, ClientInfo};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+
+use crate::{drain::Phase, framing, metrics::Metrics, snapshot::InForce};
+
+/// A head must be there within this time, also the next one on a kept connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Connections at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 20_000;
+/// After an error of accept (no file descriptors left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What every connection needs.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) in_force: InForce,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// Accepts until the last phase of the drain.
+pub(crate) async fn serve(listener: TcpListener, front: Front) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut phase = front.phase.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
+            () = closing(&mut phase) => return,
+        };
+        let (stream, client, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let front = front.clone();
+        drop(tokio::spawn(async move {
+            let metrics = Arc::clone(&front.metrics);
+            metrics.connections.fetch_add(1, Ordering::Relaxed);
+            connection(stream, client, front).await;
+            metrics.connections.fetch_sub(1, Ordering::Relaxed);
+            drop(permit);
+        }));
+    }
+}
+
+type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, client) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, client, permit))
+}
+
+async fn connection(stream: TcpStream, client: SocketAddr, front: Front) {
+    let mut phase = front.phase.clone();
+    let service = service_fn(move |request| {
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(answer(request, client, &front).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = closing(&mut phase) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%client, %error, "connection");
+    }
+}
+
+/// Resolves with the drain's last phase.
+async fn closing(phase: &mut watch::Receiver<Phase>) {
+    // An error means that the sender is gone, and the process with it.
+    drop(phase.wait_for(|p| *p == Phase::Closing).await);
+}
+
+async fn answer(request: Request<Incoming>, client: SocketAddr, front: &Front) -> Response<Body> {
+    let mut response = if let Err(problem) = framing::check(&request) {
+        let mut refused = plain(StatusCode::BAD_REQUEST, problem);
+        close(&mut refused);
+        refused
+    } else if let Some(snapshot) = front.in_force.load_full() {
+        snapshot.handle(request, ClientInfo { address: client, tls: false }).await
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "no assignment is in force yet\n")
+    };
+    if *front.phase.borrow() != Phase::Serving {
+        close(&mut response);
+    }
+    response
+}
+
+fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(sluice_egress::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,99 @@
+//! What is counted, under the names and labels that `request.md` promises.
+
+use sluice_chain::{CallRecord, Origin, RequestRecord};
+use sluice_config::UnitKind;
+use sluice_worker::{Outcome, Phase};
+
+use super::*;
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new("node-1".into(), "canary".into(), "boot-1".into()))
+}
+
+fn worker() -> UnitRef {
+    UnitRef::new(UnitKind::Worker, "team", "hello")
+}
+
+fn call(outcome: Outcome) -> CallRecord {
+    CallRecord { phase: Phase::Handle, outcome, own: Duration::from_micros(30) }
+}
+
+fn request(class: Class, origin: Origin) -> RequestRecord {
+    RequestRecord { class, origin, duration: Duration::from_millis(30) }
+}
+
+#[test]
+fn series_are_there_at_zero_before_the_first_request() {
+    let metrics = metrics();
+    let digest = Digest::of(b"a");
+    let _held = Handle(Arc::clone(&metrics)).unit(&worker(), &digest);
+    let text = export::render(&metrics).unwrap();
+    let revision = digest.short();
+    for line in [
+        format!(
+            r#"sluice_worker_calls_total{{unit="team/hello",revision="{revision}",group="canary",phase="handle",outcome="not_loaded"}} 0"#
+        ),
+        format!(
+            r#"sluice_worker_seconds_bucket{{le="0.00001",unit="team/hello",revision="{revision}",group="canary",phase="handle"}} 0"#
+        ),
+        format!(
+            r#"sluice_unit_requests_total{{unit="team/hello",revision="{revision}",group="canary",class="5xx",origin="self"}} 0"#
+        ),
+        format!(r#"sluice_unit_request_seconds_count{{unit="team/hello",revision="{revision}",group="canary"}} 0"#),
+        r#"sluice_node_applied_generation{group="canary"} 0"#.to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}\nnot in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    let buckets = text.lines().filter(|l| l.starts_with("sluice_unit_request_seconds_bucket")).count();
+    assert_eq!(buckets, 10);
+}
+
+#[test]
+fn values_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
+    let metrics = metrics();
+    let digest = Digest::of(b"a");
+    let unit = Handle(Arc::clone(&metrics)).unit(&worker(), &digest);
+    for nanoseconds in [1, 1_000_000, 1_000_001, 30_000_000_000, 30_000_000_001] {
+        let duration = Duration::from_nanos(nanoseconds);
+        unit.request(RequestRecord { class: Class::C2xx, origin: Origin::Upstream, duration });
+    }
+    assert_eq!(metrics.counters().units[0].latency, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn a_fault_the_client_saw_counts_once_and_a_hidden_one_too() {
+    let metrics = metrics();
+    let unit = metrics.cells(&worker(), &Digest::of(b"a"));
+    let both = |outcome, class, origin| {
+        unit.call(call(outcome));
+        unit.request(request(class, origin));
+    };
+    unit.set_faults_show(true);
+    both(Outcome::Trap, Class::C5xx, Origin::Own);
+    both(Outcome::Answered, Class::C5xx, Origin::Own);
+    both(Outcome::Next, Class::C5xx, Origin::Upstream);
+    both(Outcome::Next, Class::C2xx, Origin::Upstream);
+    let row = &metrics.counters().units[0];
+    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (4, 1, 1, 1));
+
+    unit.set_faults_show(false);
+    both(Outcome::Cpu, Class::C2xx, Origin::Upstream);
+    let row = &metrics.counters().units[0];
+    assert_eq!((row.requests, row.faults), (5, 2));
+}
+
+#[test]
+fn series_end_ten_minutes_after_the_last_snapshot_is_gone() {
+    let metrics = metrics();
+    let start = Instant::now();
+    let held = metrics.cells(&worker(), &Digest::of(b"a"));
+    metrics.end_unused(start + 2 * OUTLIVE);
+    assert_eq!(metrics.counters().units.len(), 1);
+    drop(held);
+    metrics.end_unused(start + 2 * OUTLIVE);
+    metrics.end_unused(start + 3 * OUTLIVE - Duration::from_secs(1));
+    assert_eq!(metrics.counters().units.len(), 1);
+    metrics.end_unused(start + 3 * OUTLIVE);
+    assert!(metrics.counters().units.is_empty());
+}
