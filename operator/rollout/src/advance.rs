@@ -61,7 +61,13 @@ impl<'a> Step<'a> {
 
     fn pending(&mut self) {
         if self.view.has_its_units(self.id, self.rollout) {
-            return self.start();
+            self.start();
+            if !self.somebody_runs_alone() && self.rollout.verbs.abort.is_none() {
+                // Straight on: a group goes from the attempt that this one replaces to this one.
+                let stopped = self.walk();
+                debug_assert!(stopped.is_none(), "what has just been told cannot have failed");
+            }
+            return;
         }
         if let Some(said) = self.rollout.verbs.abort.clone() {
             if self.is_rejected() {
@@ -119,7 +125,17 @@ impl<'a> Step<'a> {
         None
     }
 
-    /// Leaves Pending. Groups are entered in a later plan: then all see that it is there.
+    /// Whether this or any other attempt keeps groups to itself. Then groups are entered only in a plan in
+    /// which all see that this one has started.
+    fn somebody_runs_alone(&self) -> bool {
+        self.view.snapshot.rollouts.values().any(|rollout| {
+            rollout.spec.alone
+                && rollout.spec.environment == self.rollout.spec.environment
+                && !rollout.status.phase.is_over()
+        })
+    }
+
+    /// Leaves Pending.
     fn start(&mut self) {
         let environment = self.rollout.spec.environment;
         let groups = self.view.snapshot.groups.iter();
@@ -153,6 +169,12 @@ impl<'a> Step<'a> {
     }
 
     fn in_flight(&mut self) {
+        let mut units = self.rollout.spec.units.iter();
+        if let Some(lost) = units.find(|change| !self.view.snapshot.units.contains_key(&change.unit)) {
+            // Nobody knows whether it still has its unit: what runs keeps running.
+            self.waiting.push(Waiting::UnitMemory { unit: lost.unit.clone() });
+            return;
+        }
         if !self.view.has_its_units(self.id, self.rollout) {
             return self.superseded();
         }
@@ -243,6 +265,7 @@ impl<'a> Step<'a> {
     fn walk(&mut self) -> Option<Trouble> {
         let may_enter = self.rollout.verbs.pause.is_none() && !self.awaits_decision();
         let mut worst: Option<Trouble> = None;
+        let mut waiting: Vec<(String, Vec<Waiting>)> = Vec::new();
         for index in 0..self.status.groups.len() {
             let progress = self.status.groups[index].clone();
             // One that runs alone enters a group only when all can see that it is about to.
@@ -262,9 +285,11 @@ impl<'a> Step<'a> {
                 trouble: None,
             };
             step.step();
+            if !step.waiting.is_empty() {
+                waiting.push((step.progress.name.clone(), step.waiting));
+            }
             self.status.groups[index] = step.progress;
             self.events.extend(step.events);
-            self.waiting.extend(step.waiting);
             self.observe.extend(step.observe);
             self.wake.extend(step.wake);
             let reverts = |trouble: &Trouble| trouble.policy == OnGateFailure::Revert;
@@ -273,6 +298,13 @@ impl<'a> Step<'a> {
                     worst = Some(trouble);
                 }
             }
+        }
+        let several = waiting.len() > 1;
+        for (group, whats) in waiting {
+            self.waiting.extend(whats.into_iter().map(|what| match several {
+                true => Waiting::In { group: group.clone(), what: Box::new(what) },
+                false => what,
+            }));
         }
         worst
     }
@@ -295,7 +327,7 @@ impl<'a> Step<'a> {
     fn settle(&mut self) {
         if self.awaits_decision() {
             let why = self.status.message.clone();
-            self.waiting.insert(0, Waiting::Decision { why });
+            self.waiting = vec![Waiting::Decision { why }];
             return;
         }
         let was_paused = self.status.phase == Phase::Paused;

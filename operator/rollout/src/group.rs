@@ -200,7 +200,7 @@ impl GroupStep<'_> {
             // Left from a former round; another number keeps the Jobs of both rounds apart.
             *gate = verdict::start(now, gate.reruns.saturating_add(1));
         }
-        let note = format!("group {}: {} nodes run it, its gates start", self.progress.name, nodes.live);
+        let note = format!("group {}: on every live node ({}), its gates start", self.progress.name, nodes.live);
         self.say(Severity::Normal, Reason::GatesStarted, note);
     }
 
@@ -238,7 +238,8 @@ impl GroupStep<'_> {
         }
         let passed = self.progress.gates.values().all(|gate| gate.verdict == Verdict::Pass);
         if nodes.live == 0 {
-            self.waiting.push(Waiting::NoLiveNodes { group: self.progress.name.clone() });
+            // Whatever else it waits for, nobody is there to show it.
+            self.waiting = vec![Waiting::NoLiveNodes { group: self.progress.name.clone() }];
         } else if passed {
             self.progress.phase = GroupPhase::Passed;
             self.waiting.clear();

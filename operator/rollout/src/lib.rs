@@ -48,4 +48,4 @@ pub use snapshot::{
     UnitMemory,
 };
 pub use time::Time;
-pub use waiting::Waiting;
+pub use waiting::{InStaging, Waiting};

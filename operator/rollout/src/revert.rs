@@ -10,7 +10,9 @@ pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
         .values()
         .map(|stable| stable.as_ref().map_or("nothing (it never succeeded here)", |digest| digest.short()));
     let stable: Vec<_> = stable.collect();
-    let note = format!("{message}; every group goes back to {}", stable.join(", "));
+    let shared = matches!(cause, Cause::Shared { .. });
+    let again = if shared { "; whose fault it is nobody can tell: it runs again, alone" } else { "" };
+    let note = format!("{message}; every group goes back to {}{again}", stable.join(", "));
     let severity = match cause {
         Cause::Person | Cause::HeadReturned => Severity::Normal,
         Cause::GateFailed
@@ -61,7 +63,8 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
     match behind.first().cloned() {
         None => finish(step, "every group is back".to_owned()),
         Some(node) if now >= until => {
-            let note = format!("{} nodes have not confirmed that they are back: {node}", behind.len());
+            let others = if behind.len() > 1 { format!(" and {} more", behind.len() - 1) } else { String::new() };
+            let note = format!("{node}{others} did not confirm to be back; told to, and left at that");
             step.say(Severity::Warning, Reason::RevertUnconfirmed, note);
             finish(step, "every group is told to go back".to_owned());
         }

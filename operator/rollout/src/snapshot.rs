@@ -8,7 +8,8 @@ use std::{
 
 use crate::{Digest, Environment, GateRef, Rollout, RolloutId, Sample, Target, Time, UnitId, UnitKind};
 
-/// All that is known at one moment.
+/// All that is known at one moment. It must be complete: plan only once every cache is filled, because a
+/// group that is missing here counts as deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The deployment groups, by name.
@@ -156,7 +157,7 @@ pub enum Check {
     ErrorRate {
         /// At most this.
         max: Ppm,
-        /// No verdict on fewer; at least 1.
+        /// No Pass on fewer; at least 1. Fails earlier if no number of good ones could save it.
         min_requests: u64,
     },
     /// A query.

@@ -1,7 +1,8 @@
 //! What stands between a Pending attempt and its start.
 
 use crate::{
-    Digest, Environment, Head, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId, Waiting,
+    Digest, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId,
+    Waiting,
     view::{View, target_of},
 };
 
@@ -76,7 +77,17 @@ fn content(view: &View<'_>, change: &UnitChange) -> Option<Waiting> {
 fn staging(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Waiting> {
     let approved = rollout.verbs.approve.is_some();
     let lacks = !approved && lacks_evidence(view, change, rollout.spec.environment);
-    lacks.then(|| Waiting::Staging { target: change.target.clone() })
+    if !lacks {
+        return None;
+    }
+    let memory = view.memory(&change.unit, Environment::Staging);
+    let attempt = view.last_attempt_at(&change.unit, Environment::Staging, &change.target);
+    let there = match (memory.rejected.get(&change.target), attempt) {
+        (Some(rejection), _) => InStaging::Rejected(rejection.by.clone()),
+        (None, Some((id, attempt))) if !attempt.status.phase.is_over() => InStaging::Tried(id.clone()),
+        (None, _) => InStaging::Absent,
+    };
+    Some(Waiting::Staging { target: change.target.clone(), there })
 }
 
 /// Whether staging has not shown what production asks for.
@@ -143,9 +154,9 @@ fn claims(view: &View<'_>, change: &UnitChange, environment: Environment) -> Opt
     for unit in view.snapshot.units.keys().filter(|unit| **unit != change.unit) {
         let mut digests = running(view, unit, environment);
         if (age(unit), unit) < (age(&change.unit), &change.unit) {
-            let pending = view.attempts(unit, environment).iter();
-            let pending = pending.filter(|(_, rollout)| rollout.status.phase == Phase::Pending);
-            digests.extend(pending.filter_map(|(_, r)| target_of(r, unit)?.digest()));
+            let wanted = view.wanted(unit, environment);
+            let rejected = &view.memory(unit, environment).rejected;
+            digests.extend(wanted.filter(|target| !rejected.contains_key(target)).and_then(Target::digest));
         }
         let mut theirs = digests.into_iter().filter_map(claims).flatten();
         if let Some(claim) = theirs.find(|claim| mine.contains(*claim)) {

@@ -69,6 +69,8 @@ pub enum Waiting {
     Staging {
         /// For what.
         target: Target,
+        /// How it stands there.
+        there: InStaging,
     },
     /// A unit that must be there first.
     Reference {
@@ -98,6 +100,18 @@ pub enum Waiting {
     Alone {
         /// The other.
         rollout: RolloutId,
+    },
+    /// Something in one of several groups that are under way together.
+    In {
+        /// The group.
+        group: String,
+        /// What.
+        what: Box<Waiting>,
+    },
+    /// The unit's object.
+    UnitMemory {
+        /// Which.
+        unit: UnitId,
     },
     /// A person to let it go on.
     Resume {
@@ -137,23 +151,46 @@ impl Waiting {
                 format!("no DeploymentGroup is in {environment}: create one")
             }
             Self::Return { behind, node, until } => {
-                format!("{behind} nodes to go back: {node} (until {})", until.shown(now))
+                let others = if *behind > 1 { format!(" and {} more", behind - 1) } else { String::new() };
+                format!("{node}{others} to go back (until {})", until.shown(now))
             }
             Self::Attempt { rollout } => format!("{rollout} to finish"),
-            Self::Staging { target } => {
-                format!("{} to pass staging: merge it to the staging branch, or approve", target.short())
-            }
+            Self::Staging { target, there } => staging(target.short(), there),
             Self::Reference { unit } => format!("{unit}, which it refers to"),
             Self::Referrer { unit } => format!("{unit}, which refers to it, to leave"),
             Self::Claim { claim, unit } => format!("{unit} has {claim}: remove it from one of both"),
             Self::Confirmation { removed, of } => {
                 format!("confirmation: the commit removes {removed} of {of} units")
             }
-            Self::Alone { rollout } => format!("{rollout}: not together in one group"),
+            Self::Alone { rollout } => format!("{rollout} to be judged first: the two are not judged together"),
+            Self::In { group, what } => format!("{group}: {}", what.text(now)),
+            Self::UnitMemory { unit } => format!("the Unit object of {unit}"),
             Self::Resume { by } => format!("resume (paused by {by})"),
             Self::Decision { why } => format!("retry, abort or a newer revision: {why}"),
             Self::Head { reason } => format!("the branch: {reason}"),
             Self::RevisionContent { target } => format!("Revision {} to exist", target.short()),
+        }
+    }
+}
+
+/// How staging stands to what production wants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InStaging {
+    /// Nobody tries it there.
+    Absent,
+    /// This attempt tries it, or waits to.
+    Tried(RolloutId),
+    /// This attempt failed.
+    Rejected(RolloutId),
+}
+
+/// With the remedy.
+fn staging(target: &str, there: &InStaging) -> String {
+    match there {
+        InStaging::Absent => format!("{target} has not passed staging: merge it to the staging branch, or approve"),
+        InStaging::Tried(rollout) => format!("{target} to pass staging ({rollout})"),
+        InStaging::Rejected(rollout) => {
+            format!("{target} was rejected in staging: retry {rollout}, or approve")
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 mod sim;
 
-use sim::{cluster::Cluster, diff::diff, faults};
+use sim::{cluster::Cluster, diff::diff, faults, random::Random};
 
 fn scripts() -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
@@ -58,6 +58,32 @@ fn faults_do_not_change_how_a_script_ends() {
         for faults in faults::ALL {
             let got = play(&script, faults).end_state();
             assert!(expected == got, "{} under {faults:?}:\n{}", path.display(), diff(&expected, &got));
+        }
+    }
+}
+
+/// Every promise that the simulated cluster checks holds for stories that nobody wrote. A failure prints the
+/// script; `SEED=n` plays one alone.
+#[test]
+fn promises_hold_in_random_scripts() {
+    let chosen: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = chosen.map_or(0..150, |seed| seed..seed + 1);
+    for seed in seeds {
+        let faults = [faults::Faults::None].iter().chain(&faults::ALL).copied().nth(seed as usize % 7).unwrap();
+        let mut random = Random::new(seed);
+        let mut cluster = Cluster::new(faults);
+        let mut script = Vec::new();
+        let setting = Random::setting();
+        for step in 0..setting.len() + 40 {
+            let rollouts: Vec<String> = cluster.store.rollouts.keys().map(ToString::to_string).collect();
+            let line = setting.get(step).cloned().unwrap_or_else(|| random.line(&rollouts));
+            script.push(line.clone());
+            let run = std::panic::AssertUnwindSafe(|| cluster.run(&line));
+            if let Err(problem) = std::panic::catch_unwind(run) {
+                let tail = cluster.transcript.len().saturating_sub(60);
+                eprintln!("{}\nseed {seed}, {faults:?}:\n{}", cluster.transcript[tail..].join("\n"), script.join("\n"));
+                std::panic::resume_unwind(problem);
+            }
         }
     }
 }

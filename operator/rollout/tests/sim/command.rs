@@ -57,7 +57,7 @@ impl Cluster {
             ["clock", skew] => self.clock(skew),
             ["stale"] => self.stale(),
             ["backup"] => self.backup = Some(self.store.clone()),
-            ["restore"] => self.store = self.backup.clone().expect("a backup"),
+            ["restore"] => self.restore(),
             [verb, rollout, reason] => self.verb(verb, rollout, reason),
             other => panic!("{other:?} says nothing"),
         }
@@ -234,6 +234,17 @@ impl Cluster {
             "approve" => rollout.verbs.approve = said,
             "retry" => rollout.verbs.retry = said,
             other => panic!("`{other}` is no verb"),
+        }
+    }
+
+    /// What is stored goes back to the backup; git does not, nor do the nodes.
+    fn restore(&mut self) {
+        let heads: Vec<_> = self.store.units.iter().map(|(id, unit)| (id.clone(), unit.heads.clone())).collect();
+        let revisions = std::mem::take(&mut self.store.revisions);
+        self.store = self.backup.clone().expect("a backup");
+        self.store.revisions = revisions;
+        for (id, heads) in heads {
+            self.unit(&id).heads = heads;
         }
     }
 

@@ -74,7 +74,9 @@ impl Cluster {
             assert_eq!(entry.since, progress.since[&change.unit], "{at}: passes on an older entry");
         }
         let needs = progress.since.values().copied().max().unwrap();
-        let told = self.told_at[&(id.to_string(), progress.name.clone())];
+        // A group that ran it already (memory was lost) is not told again.
+        let told = self.told_at.get(&(id.to_string(), progress.name.clone())).copied();
+        let told = told.or(progress.gates_started_at).unwrap();
         assert!(group.nodes.values().any(|node| node.live), "{at}: no live node");
         let ran = group.nodes.keys().filter(|node| self.truth(node) >= needs).count();
         assert!(ran > 0, "{at}: no node really ran it");
@@ -102,6 +104,10 @@ impl Cluster {
 
     /// When nothing is left to do.
     pub fn check_settled(&self) {
+        if self.store.rollouts.values().all(|rollout| rollout.status.phase.is_over()) {
+            assert_eq!(self.last_plan.wake_at, None, "nothing is under way, and yet the planner wakes");
+            assert!(self.last_plan.observe.is_empty(), "nothing is under way, and yet something is measured");
+        }
         for (name, group) in &self.store.groups {
             let generation = group.assignment.as_ref().map_or(0, |assignment| assignment.generation);
             let nodes = group.nodes.values().filter_map(|node| node.report.as_ref());

@@ -7,5 +7,6 @@ pub mod execute;
 pub mod faults;
 pub mod invariants;
 pub mod parse;
+pub mod random;
 pub mod show;
 pub mod world;
