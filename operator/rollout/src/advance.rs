@@ -1,10 +1,10 @@
 //! What becomes of a rollout: from what its status says to what it should say.
 
 use crate::{
-    About, Cause, Event, GroupPhase, GroupProgress, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus,
-    Severity, Time, Waiting, Wanted,
+    About, Cause, Event, GroupPhase, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus, Severity, Time,
+    Waiting, Wanted,
     group::{self, GroupStep, Trouble},
-    report, revert, start,
+    report, revert, together,
     view::View,
 };
 
@@ -59,115 +59,6 @@ impl<'a> Step<'a> {
         self.observe.clear();
     }
 
-    fn pending(&mut self) {
-        if self.view.has_its_units(self.id, self.rollout) {
-            self.start();
-            if !self.somebody_runs_alone() && self.rollout.verbs.abort.is_none() {
-                // Straight on: a group goes from the attempt that this one replaces to this one.
-                let stopped = self.walk();
-                debug_assert!(stopped.is_none(), "what has just been told cannot have failed");
-            }
-            return;
-        }
-        if let Some(said) = self.rollout.verbs.abort.clone() {
-            if self.is_rejected() {
-                let message = format!("aborted by {}: {}", said.by, said.reason);
-                self.say(Severity::Normal, Reason::Aborted, message.clone());
-                self.end(Phase::Aborted, Some(Cause::Person), message);
-            }
-            return;
-        }
-        if let Some(by) = self.is_overtaken() {
-            let message = by.as_ref().map_or_else(
-                || "the branch went back to what runs".to_owned(),
-                |by| format!("superseded by {by} before it started"),
-            );
-            self.say(Severity::Normal, Reason::Superseded, message.clone());
-            return self.end(Phase::Superseded, Some(Cause::Superseded { by }), message);
-        }
-        self.waiting.extend(start::queue(self.view, self.id, self.rollout));
-        self.waiting.extend(start::blockers(self.view, self.id, self.rollout));
-    }
-
-    /// Whether the units' memory holds it as rejected: only then may it end, else it would be made anew.
-    fn is_rejected(&self) -> bool {
-        let environment = self.rollout.spec.environment;
-        self.rollout.spec.units.iter().all(|change| {
-            let rejected = &self.view.memory(&change.unit, environment).rejected;
-            rejected.get(&change.target).is_some_and(|rejection| rejection.by == *self.id)
-        })
-    }
-
-    /// Whether the branch moved on, and to which attempt.
-    fn is_overtaken(&self) -> Option<Option<RolloutId>> {
-        let environment = self.rollout.spec.environment;
-        for change in &self.rollout.spec.units {
-            let Some(wanted) = self.view.wanted(&change.unit, environment) else { continue };
-            let newest = self.view.last_attempt_at(&change.unit, environment, wanted);
-            if *wanted == change.target {
-                // Two attempts at one target: the newest is it.
-                if newest.is_some_and(|(id, _)| id != self.id) {
-                    return newest.map(|(id, _)| Some(id.clone()));
-                }
-                continue;
-            }
-            let memory = self.view.memory(&change.unit, environment);
-            let nothing_follows =
-                *wanted == self.view.stable(&change.unit, environment) || memory.rejected.contains_key(wanted);
-            let newest = newest.filter(|(_, rollout)| !rollout.status.phase.is_over());
-            match newest {
-                Some((id, _)) => return Some(Some(id.clone())),
-                None if nothing_follows => return Some(None),
-                // Its successor is about to be created; wait, to be able to name it.
-                None => {}
-            }
-        }
-        None
-    }
-
-    /// Whether this or any other attempt keeps groups to itself. Then groups are entered only in a plan in
-    /// which all see that this one has started.
-    fn somebody_runs_alone(&self) -> bool {
-        self.view.snapshot.rollouts.values().any(|rollout| {
-            rollout.spec.alone
-                && rollout.spec.environment == self.rollout.spec.environment
-                && !rollout.status.phase.is_over()
-        })
-    }
-
-    /// Leaves Pending.
-    fn start(&mut self) {
-        let environment = self.rollout.spec.environment;
-        let groups = self.view.snapshot.groups.iter();
-        let mut groups: Vec<_> = groups
-            .filter(|(_, group)| group.environment == environment)
-            .map(|(name, group)| GroupProgress {
-                name: name.clone(),
-                order: group.order,
-                phase: GroupPhase::Waiting,
-                entered_at: None,
-                since: std::collections::BTreeMap::new(),
-                gates_started_at: None,
-                gates: std::collections::BTreeMap::new(),
-            })
-            .collect();
-        groups.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
-        let units = self.rollout.spec.units.iter();
-        self.status.stable =
-            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
-        self.status.phase = Phase::Progressing;
-        self.status.started_at = Some(self.view.now);
-        let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
-        self.say(Severity::Normal, Reason::Started, format!("goes through {}", names.join(", ")));
-        self.status.groups = groups;
-        let units = &self.rollout.spec.units;
-        let lacks = units.iter().any(|change| start::lacks_evidence(self.view, change, environment));
-        if let (true, Some(said)) = (lacks, self.rollout.verbs.approve.clone()) {
-            let note = format!("has not passed staging; {} starts it all the same: {}", said.by, said.reason);
-            self.say(Severity::Warning, Reason::EvidenceOverridden, note);
-        }
-    }
-
     fn in_flight(&mut self) {
         let mut units = self.rollout.spec.units.iter();
         if let Some(lost) = units.find(|change| !self.view.snapshot.units.contains_key(&change.unit)) {
@@ -186,8 +77,9 @@ impl<'a> Step<'a> {
             let message = format!("the branch went back to {stable}");
             return revert::begin(self, Cause::HeadReturned, message);
         }
-        if let Some((cause, message)) = self.accused() {
-            return revert::begin(self, cause, message);
+        if let Some((accuser, other)) = together::accuser(self.view, self.id) {
+            let message = format!("with {accuser}: {}", other.status.message);
+            return revert::begin(self, Cause::Shared { with: vec![accuser.clone()] }, message);
         }
         self.retry();
         if let Some(trouble) = self.walk() {
@@ -216,17 +108,6 @@ impl<'a> Step<'a> {
             let wanted = self.view.wanted(&change.unit, environment)?;
             let returned = *wanted == self.view.stable(&change.unit, environment) && *wanted != change.target;
             returned.then(|| wanted.short().to_owned())
-        })
-    }
-
-    /// Whether another attempt failed a gate that could as well be this one's fault.
-    fn accused(&self) -> Option<(Cause, String)> {
-        self.view.snapshot.rollouts.iter().find_map(|(other, rollout)| match &rollout.status.cause {
-            Some(Cause::Shared { with }) if with.contains(self.id) && rollout.status.phase != Phase::Pending => {
-                let message = format!("with {other}: {}", rollout.status.message);
-                Some((Cause::Shared { with: vec![other.clone()] }, message))
-            }
-            _ => None,
         })
     }
 
@@ -262,7 +143,7 @@ impl<'a> Step<'a> {
     }
 
     /// Takes every group as far as it goes; answers with what stops the attempt, worst first.
-    fn walk(&mut self) -> Option<Trouble> {
+    pub(crate) fn walk(&mut self) -> Option<Trouble> {
         let may_enter = self.rollout.verbs.pause.is_none() && !self.awaits_decision();
         let mut worst: Option<Trouble> = None;
         let mut waiting: Vec<(String, Vec<Waiting>)> = Vec::new();
@@ -293,10 +174,10 @@ impl<'a> Step<'a> {
             self.observe.extend(step.observe);
             self.wake.extend(step.wake);
             let reverts = |trouble: &Trouble| trouble.policy == OnGateFailure::Revert;
-            if let Some(trouble) = step.trouble {
-                if !worst.as_ref().is_some_and(reverts) && (worst.is_none() || reverts(&trouble)) {
-                    worst = Some(trouble);
-                }
+            if let Some(trouble) = step.trouble
+                && (worst.is_none() || (reverts(&trouble) && !worst.as_ref().is_some_and(reverts)))
+            {
+                worst = Some(trouble);
             }
         }
         let several = waiting.len() > 1;

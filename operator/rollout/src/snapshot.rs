@@ -166,7 +166,7 @@ pub enum Check {
         interval: Duration,
         /// How many failures in a row are a Fail; at least 1.
         failure_limit: u32,
-        /// No Pass on fewer good samples; at least 1.
+        /// No Pass on fewer numbers; at least 1.
         min_samples: u32,
         /// Longest range in the query: a sample must not reach back before the gate's start.
         range: Duration,

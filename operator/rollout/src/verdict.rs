@@ -219,3 +219,113 @@ fn job(gate: &mut GateProgress, evidence: &Evidence<'_>) -> (Verdict, String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Time = Time(1_795_435_200_000);
+
+    fn at(seconds: u64) -> Time {
+        NOON.after(Duration::from_secs(seconds))
+    }
+
+    fn judged(gate: &mut GateProgress, check: &Check, seconds: u64, samples: &[Sample]) -> Verdict {
+        let evidence = Evidence { now: at(seconds), samples, live: true, counts: true, job: "job-1" };
+        judge(gate, check, &evidence);
+        gate.verdict
+    }
+
+    fn counted(from: u64, to: u64, requests: u64, errors: u64) -> Sample {
+        Sample::Counted(Counted { from: at(from), to: at(to), requests, errors, worst: None })
+    }
+
+    fn queried(from: u64, seconds: u64, fails: bool) -> Sample {
+        let outcome = QueryOutcome::Value { fails, shown: "x".into() };
+        Sample::Queried(Queried { from: at(from), at: at(seconds), outcome })
+    }
+
+    const ERRORS: Check = Check::ErrorRate { max: Ppm(5_000), min_requests: 200 };
+    const LATENCY: Check = Check::Prometheus {
+        interval: Duration::from_secs(30),
+        failure_limit: 2,
+        min_samples: 2,
+        range: Duration::from_secs(120),
+        per_unit: true,
+    };
+
+    #[test]
+    fn a_range_counts_once_and_only_if_all_of_it_lies_after_the_start() {
+        let mut gate = start(at(10), 0);
+        assert_eq!(judged(&mut gate, &ERRORS, 20, &[counted(5, 20, 900, 0)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &ERRORS, 20, &[counted(10, 20, 150, 0)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &ERRORS, 25, &[counted(10, 25, 300, 0)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &ERRORS, 25, &[counted(20, 25, 50, 0)]), Verdict::Pass);
+        assert_eq!(gate.requests, 200);
+    }
+
+    #[test]
+    fn counters_that_stopped_say_nothing_but_errors_stay_errors() {
+        let mut gate = start(at(0), 0);
+        assert_eq!(judged(&mut gate, &ERRORS, 10, &[counted(0, 10, 500, 0)]), Verdict::Pass);
+        assert_eq!(judged(&mut gate, &ERRORS, 41, &[]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &ERRORS, 42, &[counted(10, 42, 500, 6)]), Verdict::Fail);
+        assert_eq!(judged(&mut gate, &ERRORS, 999, &[]), Verdict::Fail);
+    }
+
+    #[test]
+    fn it_fails_early_only_when_no_good_request_could_save_it() {
+        let mut gate = start(at(0), 0);
+        assert_eq!(judged(&mut gate, &ERRORS, 10, &[counted(0, 10, 10, 1)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &ERRORS, 11, &[counted(10, 11, 10, 1)]), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_query_passes_on_enough_fresh_answers_that_look_at_nothing_older_than_the_gate() {
+        let mut gate = start(at(100), 0);
+        assert_eq!(judged(&mut gate, &LATENCY, 130, &[queried(10, 130, true)]), Verdict::Running);
+        assert_eq!(gate.samples, 0, "it looked back to before the start");
+        assert_eq!(judged(&mut gate, &LATENCY, 220, &[queried(100, 220, false)]), Verdict::Running);
+        let both = [queried(100, 220, false), queried(130, 250, false)];
+        assert_eq!(judged(&mut gate, &LATENCY, 250, &both), Verdict::Pass);
+        assert_eq!(gate.samples, 2, "the one that was known does not count again");
+        assert_eq!(judged(&mut gate, &LATENCY, 371, &[]), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_no_answer_neither_adds_nor_forgives() {
+        let mut gate = start(at(0), 0);
+        let empty = Sample::Queried(Queried { from: at(60), at: at(180), outcome: QueryOutcome::Empty });
+        assert_eq!(judged(&mut gate, &LATENCY, 150, &[queried(30, 150, true)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &LATENCY, 180, &[empty]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &LATENCY, 210, &[queried(90, 210, false)]), Verdict::Pass);
+        assert_eq!(gate.consecutive_failures, 0);
+        assert_eq!(judged(&mut gate, &LATENCY, 240, &[queried(120, 240, true)]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &LATENCY, 270, &[queried(150, 270, true)]), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_soak_counts_only_time_that_somebody_watched() {
+        let soak = Check::Soak { duration: Duration::from_secs(60), min_requests: None };
+        let mut gate = start(at(0), 0);
+        judged(&mut gate, &soak, 30, &[]);
+        assert_eq!(gate.watched.as_secs(), 30);
+        judged(&mut gate, &soak, 3600, &[]);
+        assert_eq!(gate.watched.as_secs(), 30, "an hour that nobody saw, or a clock that jumped");
+        judged(&mut gate, &soak, 10, &[]);
+        assert_eq!(judged(&mut gate, &soak, 39, &[]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &soak, 40, &[]), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_job_that_could_not_be_run_is_run_again() {
+        let job = |state| [Sample::Job { name: "job-1".into(), state }];
+        let mut gate = start(at(0), 0);
+        assert_eq!(judged(&mut gate, &Check::Job, 1, &[]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &Check::Job, 5, &job(JobState::Error("pull".into()))), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &Check::Job, 65, &job(JobState::Error("pull".into()))), Verdict::Running);
+        assert_eq!(gate.reruns, 1);
+        assert_eq!(judged(&mut gate, &Check::Job, 70, &job(JobState::Succeeded)), Verdict::Pass);
+        assert_eq!(judged(&mut gate, &Check::Job, 90, &[]), Verdict::Pass, "its object may be gone");
+    }
+}

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::{Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory};
 
+/// Attempts with their names.
+type Attempts<'a> = Vec<(&'a RolloutId, &'a Rollout)>;
+
 /// A snapshot with the indexes that keep a plan linear in its size.
 pub(crate) struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Time,
-    of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Vec<(&'a RolloutId, &'a Rollout)>>>,
+    of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Attempts<'a>>>,
     nothing: UnitMemory,
 }
 

@@ -2,7 +2,15 @@
 //! `UPDATE_TRANSCRIPTS=1 cargo test -p sluice-rollout` rewrites the transcripts; read them, they are the
 //! specification.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test: it reads files, and prints what failed"
+)]
 
 use std::{fs, path::PathBuf};
 
@@ -67,7 +75,7 @@ fn faults_do_not_change_how_a_script_ends() {
 #[test]
 fn promises_hold_in_random_scripts() {
     let chosen: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = chosen.map_or(0..150, |seed| seed..seed + 1);
+    let seeds = chosen.map_or(0..70, |seed| seed..seed + 1);
     for seed in seeds {
         let faults = [faults::Faults::None].iter().chain(&faults::ALL).copied().nth(seed as usize % 7).unwrap();
         let mut random = Random::new(seed);

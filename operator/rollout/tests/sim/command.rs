@@ -269,10 +269,10 @@ impl Cluster {
     /// Lets time pass, as the operator sees it: it wakes when the plan said, or when it measured something.
     fn wait(&mut self, duration: Duration) {
         let end = self.time.after(duration);
+        self.settle(None);
         while self.time < end {
-            self.settle(None);
             let wake = self.last_plan.wake_at.map(|at| Time(at.0 - self.skew_ms));
-            let next = wake.into_iter().chain(self.next_measurement()).min().unwrap_or(end);
+            let next = wake.into_iter().chain(self.next_measurement(end)).min().unwrap_or(end);
             let next = Time(next.0.clamp(self.time.0 + 1, end.0));
             self.time = next;
             let lines = self.transcript.len();

@@ -47,16 +47,18 @@ pub struct RunningJob {
 
 /// Every Job takes this long.
 const JOB_MS: i64 = 20_000;
-/// Counters are read this often (a second in truth; five keep a simulated day short).
+/// Counters are read this often (a second in truth); more rarely in long waits, to keep simulated days short.
 const POLL_MS: i64 = 5_000;
+const POLL_LONG_MS: i64 = 15_000;
 
 impl Cluster {
     /// When something would be measured next, if nothing else happens.
-    pub fn next_measurement(&self) -> Option<Time> {
+    pub fn next_measurement(&self, end: Time) -> Option<Time> {
+        let poll = if end.0 - self.time.0 > 600_000 { POLL_LONG_MS } else { POLL_MS };
         let mut times = Vec::new();
         for wanted in &self.last_plan.observe {
             match wanted {
-                Wanted::Counters { .. } => times.push(Time(self.time.0 + POLL_MS)),
+                Wanted::Counters { .. } => times.push(Time(self.time.0 + poll)),
                 Wanted::Query { due, .. } => times.push(Time((due.0 - self.skew_ms).max(self.time.0))),
                 Wanted::Job { name, .. } => {
                     let job = self.world.running_jobs.get(name).filter(|job| !job.reported);

@@ -1,0 +1,117 @@
+//! A rollout that has not started: it starts, waits, or is over before it began.
+
+use std::collections::BTreeMap;
+
+use crate::{Cause, GroupPhase, GroupProgress, Phase, Reason, RolloutId, Severity, advance::Step, start};
+
+impl Step<'_> {
+    /// Starts it once it has its units; until then, says what it waits for.
+    pub(crate) fn pending(&mut self) {
+        if self.view.has_its_units(self.id, self.rollout) {
+            self.start();
+            if !self.somebody_runs_alone() && self.rollout.verbs.abort.is_none() {
+                // Straight on: a group goes from the attempt that this one replaces to this one.
+                let stopped = self.walk();
+                debug_assert!(stopped.is_none(), "what has just been told cannot have failed");
+            }
+            return;
+        }
+        if let Some(said) = self.rollout.verbs.abort.clone() {
+            if self.is_rejected() {
+                let message = format!("aborted by {}: {}", said.by, said.reason);
+                self.say(Severity::Normal, Reason::Aborted, message.clone());
+                self.end(Phase::Aborted, Some(Cause::Person), message);
+            }
+            return;
+        }
+        if let Some(by) = self.is_overtaken() {
+            let message = by.as_ref().map_or_else(
+                || "the branch went back to what runs".to_owned(),
+                |by| format!("superseded by {by} before it started"),
+            );
+            self.say(Severity::Normal, Reason::Superseded, message.clone());
+            return self.end(Phase::Superseded, Some(Cause::Superseded { by }), message);
+        }
+        self.waiting.extend(start::queue(self.view, self.id, self.rollout));
+        self.waiting.extend(start::blockers(self.view, self.id, self.rollout));
+    }
+
+    /// Whether the units' memory holds it as rejected: only then may it end, else it would be made anew.
+    fn is_rejected(&self) -> bool {
+        let environment = self.rollout.spec.environment;
+        self.rollout.spec.units.iter().all(|change| {
+            let rejected = &self.view.memory(&change.unit, environment).rejected;
+            rejected.get(&change.target).is_some_and(|rejection| rejection.by == *self.id)
+        })
+    }
+
+    /// Whether the branch moved on, and to which attempt.
+    fn is_overtaken(&self) -> Option<Option<RolloutId>> {
+        let environment = self.rollout.spec.environment;
+        for change in &self.rollout.spec.units {
+            let Some(wanted) = self.view.wanted(&change.unit, environment) else { continue };
+            let newest = self.view.last_attempt_at(&change.unit, environment, wanted);
+            if *wanted == change.target {
+                // Two attempts at one target: the newest is it.
+                if newest.is_some_and(|(id, _)| id != self.id) {
+                    return newest.map(|(id, _)| Some(id.clone()));
+                }
+                continue;
+            }
+            let memory = self.view.memory(&change.unit, environment);
+            let nothing_follows =
+                *wanted == self.view.stable(&change.unit, environment) || memory.rejected.contains_key(wanted);
+            let newest = newest.filter(|(_, rollout)| !rollout.status.phase.is_over());
+            match newest {
+                Some((id, _)) => return Some(Some(id.clone())),
+                None if nothing_follows => return Some(None),
+                // Its successor is about to be created; wait, to be able to name it.
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Whether this or any other attempt keeps groups to itself. Then groups are entered only in a plan in
+    /// which all see that this one has started.
+    fn somebody_runs_alone(&self) -> bool {
+        self.view.snapshot.rollouts.values().any(|rollout| {
+            rollout.spec.alone
+                && rollout.spec.environment == self.rollout.spec.environment
+                && !rollout.status.phase.is_over()
+        })
+    }
+
+    /// Leaves Pending.
+    fn start(&mut self) {
+        let environment = self.rollout.spec.environment;
+        let groups = self.view.snapshot.groups.iter();
+        let mut groups: Vec<_> = groups
+            .filter(|(_, group)| group.environment == environment)
+            .map(|(name, group)| GroupProgress {
+                name: name.clone(),
+                order: group.order,
+                phase: GroupPhase::Waiting,
+                entered_at: None,
+                since: BTreeMap::new(),
+                gates_started_at: None,
+                gates: BTreeMap::new(),
+            })
+            .collect();
+        groups.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
+        let units = self.rollout.spec.units.iter();
+        self.status.stable =
+            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
+        self.status.phase = Phase::Progressing;
+        self.status.started_at = Some(self.view.now);
+        let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+        self.say(Severity::Normal, Reason::Started, format!("goes through {}", names.join(", ")));
+        self.status.groups = groups;
+        let units = &self.rollout.spec.units;
+        let lacks = units.iter().any(|change| start::lacks_evidence(self.view, change, environment));
+        if let (true, Some(said)) = (lacks, self.rollout.verbs.approve.clone()) {
+            let note = format!("has not passed staging; {} starts it all the same: {}", said.by, said.reason);
+            self.say(Severity::Warning, Reason::EvidenceOverridden, note);
+        }
+    }
+}
