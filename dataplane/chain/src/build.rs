@@ -1,12 +1,16 @@
 //! From what a group should run to a snapshot that requests run on.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use sluice_config::{Digest, Routes, UnitRef, Worker};
-use sluice_egress::Egress;
-use sluice_worker::Compiled;
+use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
+use sluice_egress::{Egress, Origin, Policy, Target};
+use sluice_worker::{Compiled, Identity};
+use tokio::sync::Semaphore;
 
-use crate::Recorder;
+use crate::{
+    Recorder, UnitRecorder,
+    matching::{RouteRouter, WorkerRouter},
+};
 
 /// Settings of the node that every snapshot shares.
 #[derive(Clone, Debug)]
@@ -20,9 +24,25 @@ pub struct RuntimeConfig {
     pub next_budget: u32,
 }
 
+impl RuntimeConfig {
+    /// The defaults for a node of this group.
+    pub fn new(group: impl Into<String>) -> Self {
+        Self { group: group.into(), requests_max: 10_000, next_budget: 64 }
+    }
+}
+
 /// What outlives snapshots: egress, admission, recorder. Cheap to clone.
 #[derive(Clone)]
-pub struct Runtime;
+pub struct Runtime {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) egress: Egress,
+    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) admission: Arc<Semaphore>,
+}
 
 /// What a group should run, loaded.
 #[derive(Default)]
@@ -78,19 +98,148 @@ pub struct Warning {
 }
 
 /// Routes, chain and workers, compiled: immutable, shared by the requests that began on it.
-pub struct Snapshot;
+pub struct Snapshot {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stations: Vec<Station>,
+    pub(crate) workers: WorkerRouter,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) routing: RouteRouter,
+    /// The origins of the routes.
+    pub(crate) policy: Policy,
+}
+
+/// A worker at its place in the chain.
+pub(crate) struct Station {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) limits: Limits,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) code: Code,
+    /// The origins of its `fetch` bindings.
+    pub(crate) policy: Policy,
+    pub(crate) counts: Arc<dyn UnitRecorder>,
+}
+
+/// A rule of a route table.
+pub(crate) struct Route {
+    pub(crate) upstream: Target,
+    pub(crate) fallback: Option<Target>,
+    pub(crate) counts: Arc<dyn UnitRecorder>,
+}
 
 impl Runtime {
     /// Once per process.
     #[must_use]
-    pub fn new(_config: RuntimeConfig, _egress: Egress, _recorder: Arc<dyn Recorder>) -> Self {
-        todo!()
+    pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
+        let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission }) }
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in
     /// a stage that the assignment does not have counts as not loaded).
     #[must_use]
-    pub fn snapshot(&self, _plan: Plan) -> (Arc<Snapshot>, Vec<Warning>) {
-        todo!()
+    pub fn snapshot(&self, plan: Plan) -> (Arc<Snapshot>, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let (stations, workers) = self.chain(&plan.stages, plan.workers, &mut warnings);
+        let mut snapshot = Snapshot {
+            shared: self.shared.clone(),
+            stations,
+            workers,
+            routes: Vec::new(),
+            routing: RouteRouter::default(),
+            policy: Policy::default(),
+        };
+        let mut tables = plan.routes;
+        tables.sort_by(|a, b| a.unit.cmp(&b.unit));
+        let mut origins = Vec::new();
+        for table in tables {
+            self.route(&mut snapshot, table, &mut origins, &mut warnings);
+        }
+        snapshot.policy = Policy::new(origins);
+        (Arc::new(snapshot), warnings)
+    }
+
+    fn chain(
+        &self,
+        stages: &[String],
+        mut loaded: Vec<Loaded>,
+        warnings: &mut Vec<Warning>,
+    ) -> (Vec<Station>, WorkerRouter) {
+        let stages: BTreeMap<&str, usize> =
+            stages.iter().enumerate().map(|(place, stage)| (stage.as_str(), place)).collect();
+        // A worker in no stage comes last, where it fails as its policy says.
+        let stage = |w: &Loaded| stages.get(w.worker.chain.stage.as_str()).copied();
+        loaded.sort_by(|a, b| {
+            let key = |w| stage(w).unwrap_or(usize::MAX);
+            (key(a), a.worker.chain.order, &a.unit).cmp(&(key(b), b.worker.chain.order, &b.unit))
+        });
+        let mut router = WorkerRouter::new(loaded.len());
+        let mut stations = Vec::with_capacity(loaded.len());
+        for (place, mut worker) in loaded.into_iter().enumerate() {
+            if stage(&worker).is_none() {
+                let message = format!(
+                    "its stage `{}` is none of this group's stages: it counts as not loaded",
+                    worker.worker.chain.stage
+                );
+                worker.code = Code::NotLoaded { why: message.clone() };
+                warnings.push(Warning { unit: worker.unit.clone(), message });
+            }
+            router.add(place, &worker.worker.match_rules);
+            stations.push(self.station(worker));
+        }
+        (stations, router)
+    }
+
+    fn station(&self, loaded: Loaded) -> Station {
+        let counts = self.shared.recorder.unit(&loaded.unit, &loaded.revision);
+        let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
+            BindingKind::Fetch { origins } => origins,
+        });
+        Station {
+            policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
+            identity: Arc::new(Identity {
+                unit: loaded.unit,
+                revision: loaded.revision,
+                group: self.shared.config.group.clone(),
+            }),
+            limits: loaded.worker.limits,
+            on_failure: loaded.worker.on_failure,
+            code: loaded.code,
+            counts,
+        }
+    }
+
+    fn route(
+        &self,
+        snapshot: &mut Snapshot,
+        table: LoadedRoutes,
+        origins: &mut Vec<Origin>,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let counts = self.shared.recorder.unit(&table.unit, &table.revision);
+        let mut warn = |message| {
+            warnings.push(Warning { unit: table.unit.clone(), message });
+        };
+        for rule in &table.routes.rules {
+            let target = |upstream: &Upstream| self.shared.egress.target(upstream);
+            let fallback = rule.fallback.as_ref().map(target).transpose();
+            let (upstream, fallback) = match (target(&rule.upstream), fallback) {
+                (Ok(upstream), Ok(fallback)) => (upstream, fallback),
+                (Err(error), _) | (_, Err(error)) => {
+                    warn(format!("a rule is ignored: {error}"));
+                    continue;
+                }
+            };
+            origins.push(upstream.origin().clone());
+            origins.extend(fallback.iter().map(|f| f.origin().clone()));
+            let number = snapshot.routes.len();
+            snapshot.routes.push(Route { upstream, fallback, counts: counts.clone() });
+            for (host, path) in
+                table.routes.hosts.iter().flat_map(|host| rule.paths.iter().map(move |path| (host, path)))
+            {
+                if !snapshot.routing.add(host, path, number) {
+                    warn(format!("{host}{path} is ignored: an earlier rule has it"));
+                }
+            }
+        }
     }
 }

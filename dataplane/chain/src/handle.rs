@@ -1,11 +1,15 @@
 //! One request, from its head to its response's head.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 
-use crate::{Body, Snapshot};
+use crate::{
+    Body, Class, Snapshot,
+    accept::{self, Refusal},
+    passage::{Maker, Passage},
+};
 
 /// What the listener knows of the client.
 #[derive(Clone, Copy, Debug)]
@@ -19,15 +23,64 @@ pub struct ClientInfo {
 impl Snapshot {
     /// Answers a request. Dropping the future, or the response's body before its end, is how a client
     /// that left is known.
-    pub async fn handle<B>(
-        self: Arc<Self>,
-        _request: Request<B>,
-        _client: ClientInfo,
-    ) -> Response<Body>
+    pub async fn handle<B>(self: Arc<Self>, request: Request<B>, client: ClientInfo) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        todo!()
+        match self.begin(request, client) {
+            Ok((passage, request)) => passage.run(request).await,
+            Err(refusal) => {
+                let recorder = &self.shared.recorder;
+                recorder.unrouted(Class::of(refusal.status));
+                refusal.response()
+            }
+        }
+    }
+
+    fn begin<B>(self: &Arc<Self>, request: Request<B>, client: ClientInfo) -> Result<(Underway, Request<Body>), Refusal>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let began = Instant::now();
+        let (request, place) = accept::accept(request, client)?;
+        let refuse = |status, why| Err(Refusal::new(status, why));
+        let Some(route) = self.routing.find(&place) else {
+            return refuse(StatusCode::NOT_FOUND, "no route");
+        };
+        let Ok(permit) = self.shared.admission.clone().try_acquire_owned() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
+        };
+        let Some(authority) = request.uri().authority().cloned() else {
+            return refuse(StatusCode::BAD_REQUEST, "no Host");
+        };
+        let passage = Passage::new(self.clone(), route, authority, place, permit, began);
+        Ok((Underway(Some(Arc::new(passage))), request))
+    }
+}
+
+/// A request without a response yet. Dropped as such, its client has left.
+struct Underway(Option<Arc<Passage>>);
+
+impl Underway {
+    async fn run(mut self, request: Request<Body>) -> Response<Body> {
+        let Some(passage) = &self.0 else {
+            return accept::plain(StatusCode::INTERNAL_SERVER_ERROR, "no passage");
+        };
+        let workers = passage.snapshot.workers.matches(&passage.place);
+        let reply = passage.advance(workers, 0, request).await;
+        if let Some(passage) = self.0.take() {
+            passage.count(Class::of(reply.response.status()), reply.maker);
+        }
+        reply.response
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(passage) = self.0.take() {
+            passage.count(Class::C499, Maker::Client);
+        }
     }
 }

@@ -3,9 +3,18 @@
 //! [`Runtime::snapshot`] compiles what a group should run into a [`Snapshot`]; [`Snapshot::handle`]
 //! answers a request with it, from first line to last. What happened is told to a [`Recorder`].
 
+mod accept;
 mod build;
 mod handle;
+mod inner;
+mod invoke;
+mod matching;
+mod passage;
+mod place;
 mod record;
+mod replay;
+mod set;
+mod upstream;
 
 pub use build::{Code, Loaded, LoadedRoutes, Plan, Runtime, RuntimeConfig, Snapshot, Warning};
 pub use handle::ClientInfo;

@@ -40,6 +40,9 @@ pub struct RequestRecord {
     pub class: Class,
     /// Who made the response, as this unit sees it.
     pub origin: Origin,
+    /// The unit itself failed in this request: trap, limit, invalid, not loaded, shed, aborted. Also
+    /// where `onFailure: open` hid it.
+    pub fault: bool,
     /// From the request's head to the response's head.
     pub duration: Duration,
 }
@@ -60,6 +63,17 @@ pub enum Class {
 }
 
 impl Class {
+    /// Of a status; what is above 5xx counts as 5xx.
+    #[must_use]
+    pub fn of(status: http::StatusCode) -> Self {
+        match status.as_u16() {
+            0..300 => Self::C2xx,
+            300..400 => Self::C3xx,
+            400..500 => Self::C4xx,
+            500.. => Self::C5xx,
+        }
+    }
+
     /// The label's value.
     #[must_use]
     pub fn as_str(self) -> &'static str {

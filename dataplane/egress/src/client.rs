@@ -1,11 +1,32 @@
 //! Sends a request over a pooled connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{
+    Request, Response, Version,
+    uri::{Authority, PathAndQuery, Scheme, Uri},
+};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper_util::{
+    client::legacy::{Client, connect::capture_connection},
+    rt::{TokioExecutor, TokioTimer},
+};
 use sluice_config::Upstream;
+use tokio::{sync::oneshot, time::timeout};
 
-use crate::{Body, EgressError, Origin, OriginError, Policy};
+use crate::{Body, BodyError, EgressError, Origin, OriginError, Policy, connect::Connector, hop_by_hop};
+
+type HttpClient = Client<Connector, Body>;
 
 /// Settings of the node, not of a route.
 #[derive(Clone, Debug)]
@@ -18,6 +39,17 @@ pub struct EgressConfig {
     pub idle_timeout: Duration,
 }
 
+impl Default for EgressConfig {
+    fn default() -> Self {
+        Self {
+            allow_loopback: false,
+            idle_per_origin_max: 256,
+            // Below the 60 s after which common servers close: fewer races with their closing.
+            idle_timeout: Duration::from_secs(50),
+        }
+    }
+}
+
 /// How long an upstream may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timeouts {
@@ -28,31 +60,92 @@ pub struct Timeouts {
 }
 
 /// The way out; cheap to clone, one for the life of the process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Egress {
-    shared: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: EgressConfig,
+    /// One client, with its pools, per connect timeout; kept by the targets that use it.
+    clients: Mutex<BTreeMap<Duration, Weak<HttpClient>>>,
 }
 
 /// An origin made ready: parsed, with its timeouts and its pool. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Target {
     origin: Arc<Origin>,
+    authority: Authority,
     timeouts: Timeouts,
+    client: Arc<HttpClient>,
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("origin", &self.origin).field("timeouts", &self.timeouts).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// Where requests go.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
 }
 
 impl Egress {
     /// The way out.
     #[must_use]
-    pub fn new(_config: EgressConfig) -> Self {
-        todo!()
+    pub fn new(config: EgressConfig) -> Self {
+        Self { shared: Arc::new(Shared { config, clients: Mutex::default() }) }
     }
 
-    /// Makes an upstream ready. Pools outlive snapshots: the same upstream keeps its connections.
+    /// Makes an upstream ready. The same timeouts share pools: a new snapshot made before the old
+    /// one is dropped keeps its connections.
     ///
     /// # Errors
     /// The upstream's `url` is no origin.
-    pub fn target(&self, _upstream: &Upstream) -> Result<Target, OriginError> {
-        todo!()
+    pub fn target(&self, upstream: &Upstream) -> Result<Target, OriginError> {
+        let timeouts = Timeouts {
+            connect: Duration::from_millis(upstream.connect_timeout_ms),
+            response: Duration::from_millis(upstream.response_timeout_ms),
+        };
+        self.target_of(upstream.url.parse()?, timeouts)
+    }
+
+    /// Makes an origin ready.
+    ///
+    /// # Errors
+    /// The origin's host cannot stand in a URI.
+    pub fn target_of(&self, origin: Origin, timeouts: Timeouts) -> Result<Target, OriginError> {
+        let authority = Authority::try_from(origin.authority()).map_err(|_| OriginError::of(&origin.to_string()))?;
+        Ok(Target { origin: Arc::new(origin), authority, timeouts, client: self.client(timeouts.connect) })
+    }
+
+    fn client(&self, limit: Duration) -> Arc<HttpClient> {
+        let config = &self.shared.config;
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&limit).and_then(Weak::upgrade) {
+            return client;
+        }
+        clients.retain(|_, client| client.strong_count() > 0);
+        let connector = Connector { allow_loopback: config.allow_loopback, limit };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(config.idle_timeout)
+            .pool_max_idle_per_host(config.idle_per_origin_max)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        let client = Arc::new(client);
+        clients.insert(limit, Arc::downgrade(&client));
+        client
     }
 
     /// Sends a request; its path, query and headers are used, scheme and authority come from the target.
@@ -61,10 +154,120 @@ impl Egress {
     /// There is no response head, see [`EgressError`].
     pub async fn send(
         &self,
-        _policy: &Policy,
-        _target: &Target,
-        _request: Request<Body>,
+        policy: &Policy,
+        target: &Target,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, EgressError> {
-        todo!()
+        policy.check(&target.origin)?;
+        target.address(&mut request)?;
+        hop_by_hop::strip(request.headers_mut());
+        let connected = capture_connection(&mut request);
+        let (request, ended) = watched(request);
+        let sending = target.client.request(request);
+        tokio::pin!(sending);
+        let response = async {
+            // Nothing is timed here: the connector limits connecting, and a body takes what it takes.
+            tokio::select! {
+                biased;
+                done = &mut sending => return Ok(done),
+                () = until_sent(connected, ended) => {}
+            }
+            timeout(target.timeouts.response, &mut sending).await
+        }
+        .await;
+        match response {
+            Ok(Ok(response)) => Ok(received(response)),
+            Ok(Err(error)) => Err(why(&target.origin, &error)),
+            Err(_) => {
+                Err(EgressError::ResponseTimeout { origin: (*target.origin).clone(), limit: target.timeouts.response })
+            }
+        }
     }
 }
+
+impl Target {
+    fn address(&self, request: &mut Request<Body>) -> Result<(), EgressError> {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|e| EgressError::Unnamed { why: e.to_string() })?;
+        *request.version_mut() = Version::HTTP_11;
+        Ok(())
+    }
+}
+
+async fn until_sent(
+    mut connected: hyper_util::client::legacy::connect::CaptureConnection,
+    ended: Option<oneshot::Receiver<()>>,
+) {
+    drop(connected.wait_for_connection_metadata().await);
+    if let Some(ended) = ended {
+        let _sent_or_dropped = ended.await;
+    }
+}
+
+fn received(mut response: Response<hyper::body::Incoming>) -> Response<Body> {
+    hop_by_hop::strip(response.headers_mut());
+    response.map(|body| body.map_err(|e| BodyError::Upstream(e.to_string())).boxed_unsync())
+}
+
+/// What a client's error comes from: our connector, the request's body, or the upstream.
+fn why(origin: &Origin, error: &hyper_util::client::legacy::Error) -> EgressError {
+    let mut source = error.source();
+    let mut last = error.to_string();
+    while let Some(inner) = source {
+        if let Some(ours) = inner.downcast_ref::<EgressError>() {
+            return ours.clone();
+        }
+        if let Some(body) = inner.downcast_ref::<BodyError>() {
+            return EgressError::Request(body.clone());
+        }
+        last = inner.to_string();
+        source = inner.source();
+    }
+    EgressError::Broken { origin: origin.clone(), why: last }
+}
+
+/// Tells when the body has been sent; nothing to tell where there is none.
+fn watched(request: Request<Body>) -> (Request<Body>, Option<oneshot::Receiver<()>>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let (sender, ended) = oneshot::channel();
+    let request = request.map(|inner| {
+        let body = Watched { inner, ended: Some(sender) };
+        body.boxed_unsync()
+    });
+    (request, Some(ended))
+}
+
+struct Watched {
+    inner: Body,
+    /// Dropped or used: either tells.
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if self.inner.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+            self.ended = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;

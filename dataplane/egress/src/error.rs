@@ -23,6 +23,12 @@ pub enum EgressError {
         /// Why.
         range: RangeDenied,
     },
+    /// What was asked for is no origin at all.
+    #[error("no origin: {why}")]
+    Unnamed {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The name does not resolve.
     #[error("{origin} does not resolve: {why}")]
     Resolve {
@@ -63,6 +69,9 @@ pub enum EgressError {
         /// What happened.
         why: String,
     },
+    /// The request has used up its `next` calls.
+    #[error("the request has used up its `next` calls")]
+    Budget,
     /// The request's own body broke off.
     #[error("the request broke off: {0}")]
     Request(BodyError),
@@ -84,12 +93,13 @@ impl EgressError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::NotGranted { .. } | Self::AddressDenied { .. } | Self::Resolve { .. } => Fault::Named,
-            Self::Connect { .. }
-            | Self::ConnectTimeout { .. }
-            | Self::ResponseTimeout { .. }
-            | Self::Broken { .. } => Fault::Upstream,
-            Self::Request(_) => Fault::Sender,
+            Self::NotGranted { .. } | Self::AddressDenied { .. } | Self::Unnamed { .. } | Self::Resolve { .. } => {
+                Fault::Named
+            }
+            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } | Self::Broken { .. } => {
+                Fault::Upstream
+            }
+            Self::Budget | Self::Request(_) => Fault::Sender,
         }
     }
 
@@ -99,9 +109,11 @@ impl EgressError {
         match self {
             Self::NotGranted { .. }
             | Self::AddressDenied { .. }
+            | Self::Unnamed { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }
-            | Self::ConnectTimeout { .. } => true,
+            | Self::ConnectTimeout { .. }
+            | Self::Budget => true,
             Self::ResponseTimeout { .. } | Self::Broken { .. } | Self::Request(_) => false,
         }
     }

@@ -6,7 +6,9 @@
 
 mod body;
 mod client;
+mod connect;
 mod error;
+pub mod hop_by_hop;
 mod origin;
 mod policy;
 

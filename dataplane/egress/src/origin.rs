@@ -16,6 +16,12 @@ pub struct Origin {
 #[error("`{0}` is not an origin: write http://host or http://host:port, without a path")]
 pub struct OriginError(String);
 
+impl OriginError {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.chars().take(80).collect())
+    }
+}
+
 impl Origin {
     /// Name or address, lower case; an IPv6 address in brackets.
     #[must_use]
@@ -34,7 +40,7 @@ impl Origin {
     /// # Errors
     /// The scheme is not http, or there is no host, or the port is no number.
     pub fn of(uri: &Uri) -> Result<Self, OriginError> {
-        let bad = || OriginError(uri.to_string().chars().take(80).collect());
+        let bad = || OriginError::of(&uri.to_string());
         if uri.scheme() != Some(&Scheme::HTTP) {
             return Err(bad());
         }
@@ -66,7 +72,7 @@ impl FromStr for Origin {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Self, OriginError> {
-        let bad = || OriginError(text.chars().take(80).collect());
+        let bad = || OriginError::of(text);
         let uri: Uri = text.parse().map_err(|_| bad())?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.ends_with('/') {
             return Err(bad());
@@ -98,8 +104,17 @@ mod tests {
     #[test]
     fn what_is_more_or_less_than_an_origin_is_refused() {
         for text in [
-            "shop", "https://shop", "http://", "http://shop/", "http://shop/x", "http://shop?x",
-            "http://user@shop", "http://shop:0", "http://shop:99999", "http://:80", "ftp://shop",
+            "shop",
+            "https://shop",
+            "http://",
+            "http://shop/",
+            "http://shop/x",
+            "http://shop?x",
+            "http://user@shop",
+            "http://shop:0",
+            "http://shop:99999",
+            "http://:80",
+            "ftp://shop",
         ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
         }

@@ -41,9 +41,7 @@ pub enum RangeDenied {
 impl Policy {
     /// The origins that are granted.
     pub fn new(granted: impl IntoIterator<Item = Origin>) -> Self {
-        Self {
-            granted: granted.into_iter().collect(),
-        }
+        Self { granted: granted.into_iter().collect() }
     }
 
     /// Whether an origin may be asked for.
@@ -51,22 +49,13 @@ impl Policy {
     /// # Errors
     /// It is not granted.
     pub fn check(&self, origin: &Origin) -> Result<(), EgressError> {
-        if self.granted.contains(origin) {
-            Ok(())
-        } else {
-            Err(EgressError::NotGranted {
-                origin: origin.clone(),
-            })
-        }
+        if self.granted.contains(origin) { Ok(()) } else { Err(EgressError::NotGranted { origin: origin.clone() }) }
     }
 }
 
 /// Metadata services outside the link-local range: Alibaba, Azure, Oracle, and AWS over IPv6.
-const METADATA_V4: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(100, 100, 100, 200),
-    Ipv4Addr::new(168, 63, 129, 16),
-    Ipv4Addr::new(192, 0, 0, 192),
-];
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Whether an address may be connected to at all. No grant opens what is refused here; loopback
@@ -133,9 +122,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(a, b, c, d)
     };
     match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(join(high, low))
-        }
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(join(high, low)),
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0, high, low] => Some(join(high, low)),
         [0x2002, high, low, ..] => Some(join(high, low)),

@@ -1,15 +1,44 @@
-//! What a running worker asks of the chain.
+//! One call: a fresh instance, driven inside the caller's task, first to the response's head, then
+//! by whoever reads the response's body.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
 
-use http::{Request, Response};
-use sluice_egress::{Body, EgressError};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use sluice_config::Limits;
+use sluice_egress::{Body, BodyError, EgressError, empty};
+use tokio::time::{Instant, Sleep, sleep};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::{
+    WasiBody, WasiHttpView,
+    p2::bindings::{
+        ProxyPre,
+        http::types::{ErrorCode, Scheme},
+    },
+};
 
-use crate::Ended;
+use crate::{
+    Ended, Failure, Identity, Outcome,
+    bodies::ToGuest,
+    meter::{Meter, Tick},
+    state::{Boxed, State},
+};
+
+/// Bytes that a guest may hand to the host in one call of a host function.
+const HOSTCALL_BYTES_MAX: usize = 4 << 20;
+/// How long the dry start of a component may take, in milliseconds.
+const WARM_TICKS: u64 = 10_000;
 
 /// Resolves with a response from the chain or an upstream.
-pub type NextFuture =
-    Pin<Box<dyn Future<Output = Result<Response<Body>, EgressError>> + Send>>;
+pub type NextFuture = Boxed<Result<Response<Body>, EgressError>>;
 
 /// The chain's side of one call.
 pub trait Calls: Send + Sync + 'static {
@@ -19,4 +48,340 @@ pub trait Calls: Send + Sync + 'static {
     fn fetch(&self, request: Request<Body>) -> NextFuture;
     /// The call is over, its response's body included. Told once.
     fn ended(&self, ended: Ended);
+}
+
+type Answer = Arc<Mutex<Option<Result<Response<WasiBody>, ErrorCode>>>>;
+
+pub(crate) async fn call(
+    pre: ProxyPre<State>,
+    identity: Arc<Identity>,
+    limits: &Limits,
+    calls: Arc<dyn Calls>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Failure> {
+    let meter = Arc::new(Meter::new(limits));
+    let answer = Answer::default();
+    let is_head = request.method() == Method::HEAD;
+    let state = State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone());
+    let guest = Box::pin(guest(pre, state, meter.clone(), answer.clone(), request));
+    let mut running = Running { guest: Some(guest), alarm: None, meter, calls: Some(calls), identity };
+    let head = poll_fn(|cx| running.poll_head(cx, &answer)).await?;
+    if running.guest.is_none() {
+        running.end_well();
+        return Ok(head.map(|body| body.map_err(broken).boxed_unsync()));
+    }
+    if is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // Nobody will read a body, so nobody would drive the guest.
+        let (parts, _unread) = head.into_parts();
+        running.finish_alone();
+        return Ok(Response::from_parts(parts, empty()));
+    }
+    Ok(head.map(|inner| {
+        let body = Driven { inner, running: Some(running) };
+        body.boxed_unsync()
+    }))
+}
+
+/// See [`Compiled::warm`](crate::Compiled::warm).
+pub(crate) fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
+    let meter = Arc::new(Meter::new(limits));
+    let state = State::new(identity, limits.memory_bytes, meter.clone(), Arc::new(NoCalls));
+    let mut store = Store::new(pre.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    // What a component does at its start is bounded here, in ticks; a call is bounded by its own limits.
+    store.set_epoch_deadline(WARM_TICKS);
+    store.epoch_deadline_trap();
+    match futures::executor::block_on(pre.instantiate_async(&mut store)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let failure = failure(&error);
+            Err(match failure.outcome {
+                Outcome::Trap if meter.was_memory_denied() => Failure { outcome: Outcome::Memory, ..failure },
+                _ => failure,
+            })
+        }
+    }
+}
+
+/// Nothing is asked of it: no request runs.
+struct NoCalls;
+
+impl Calls for NoCalls {
+    fn next(&self, _: Request<Body>) -> NextFuture {
+        Box::pin(async { Err(EgressError::Budget) })
+    }
+
+    fn fetch(&self, _: Request<Body>) -> NextFuture {
+        Box::pin(async { Err(EgressError::Budget) })
+    }
+
+    fn ended(&self, _: Ended) {}
+}
+
+/// The guest's whole run: the store lives and dies in here.
+async fn guest(
+    pre: ProxyPre<State>,
+    state: State,
+    meter: Arc<Meter>,
+    answer: Answer,
+    request: Request<Body>,
+) -> wasmtime::Result<()> {
+    let mut store = Store::new(pre.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    let ticks = meter.clone();
+    store.epoch_deadline_callback(move |_| match ticks.tick() {
+        Tick::Continue => Ok(UpdateDeadline::Continue(1)),
+        // Tokio's own yield lets sockets and timers have their turn.
+        Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+        Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
+    });
+    let request = request.map(|body| ToGuest::new(body, meter.clone()));
+    let http = &mut store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let out = http.new_response_outparam_from_callback(move |response| {
+        meter.answered();
+        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
+    })?;
+    let proxy = pre.instantiate_async(&mut store).await?;
+    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+}
+
+/// A call that is not over.
+struct Running {
+    /// Dropped at its end: with it go store, instance and pool slot.
+    guest: Option<Boxed<wasmtime::Result<()>>>,
+    /// Wakes the call when its wall limit may be over.
+    alarm: Option<Pin<Box<Sleep>>>,
+    meter: Arc<Meter>,
+    /// Taken when the end has been told.
+    calls: Option<Arc<dyn crate::Calls>>,
+    identity: Arc<Identity>,
+}
+
+impl Running {
+    /// Runs the guest until it waits, ends or is ended.
+    fn poll_guest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let Some(guest) = self.guest.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        self.meter.resume();
+        let polled = guest.as_mut().poll(cx);
+        self.meter.suspend();
+        let failure = match polled {
+            Poll::Ready(Ok(())) => {
+                self.guest = None;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Err(error)) => match self.failure(&error) {
+                Some(failure) => failure,
+                None => {
+                    self.guest = None;
+                    return Poll::Ready(Ok(()));
+                }
+            },
+            Poll::Pending => match self.poll_limits(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(failure) => failure,
+            },
+        };
+        // Before the guest goes: its bodies must break off, not end.
+        self.meter.fail();
+        self.guest = None;
+        Poll::Ready(Err(failure))
+    }
+
+    /// Whether a guest that waits is over a limit; if not, when to look again.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            if let Some(limit) = self.meter.exceeded() {
+                return Poll::Ready(Failure {
+                    outcome: limit.outcome(),
+                    why: format!("over its {limit:?} limit while it waited").to_lowercase(),
+                    provoked: None,
+                });
+            }
+            let Some(patience) = self.meter.patience() else {
+                self.alarm = None;
+                return Poll::Pending;
+            };
+            let alarm = match &mut self.alarm {
+                Some(alarm) => {
+                    alarm.as_mut().reset(Instant::now() + patience);
+                    alarm
+                }
+                None => self.alarm.insert(Box::pin(sleep(patience))),
+            };
+            ready!(alarm.as_mut().poll(cx));
+            self.meter.settle();
+        }
+    }
+
+    /// Runs the guest to its response's head.
+    fn poll_head(&mut self, cx: &mut Context<'_>, answer: &Answer) -> Poll<Result<Response<WasiBody>, Failure>> {
+        let polled = self.poll_guest(cx);
+        let meter = self.meter.clone();
+        let head = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let invalid = |why: String| Failure { outcome: Outcome::Invalid, why, provoked: meter.provoked() };
+        let done = match (polled, head()) {
+            (Poll::Ready(Err(failure)), _) => Err(failure),
+            (_, Some(Ok(response))) if response.status().is_informational() => {
+                Err(invalid(format!("it answered with {}", response.status())))
+            }
+            (_, Some(Ok(response))) => Ok(response),
+            (_, Some(Err(code))) => Err(invalid(format!("it answered with the error {code:?}"))),
+            (Poll::Ready(Ok(())), None) => Err(invalid("it returned without an answer".to_owned())),
+            (Poll::Pending, None) => return Poll::Pending,
+        };
+        if let Err(failure) = &done {
+            self.meter.fail();
+            self.guest = None;
+            self.end(failure.outcome, Some(failure));
+        }
+        Poll::Ready(done)
+    }
+
+    /// Why the guest ended; nothing where it only said `exit(0)`.
+    fn failure(&self, error: &wasmtime::Error) -> Option<Failure> {
+        let own = |outcome, why| Failure { outcome, why, provoked: None };
+        if let Some(limit) = self.meter.verdict() {
+            let why = format!("over its {limit:?} limit").to_lowercase();
+            return Some(own(limit.outcome(), why));
+        }
+        if let Some(I32Exit(0)) = error.downcast_ref::<I32Exit>() {
+            return None;
+        }
+        let failure = failure(error);
+        Some(match failure.outcome {
+            Outcome::Trap if self.meter.was_memory_denied() => {
+                let why = format!("over its memory limit: {}", failure.why);
+                own(Outcome::Memory, why)
+            }
+            Outcome::Trap => Failure { provoked: self.meter.provoked(), ..failure },
+            _ => failure,
+        })
+    }
+
+    fn end_well(&mut self) {
+        let outcome = if self.meter.called_next() { Outcome::Next } else { Outcome::Answered };
+        self.end(outcome, None);
+    }
+
+    fn end(&mut self, outcome: Outcome, failure: Option<&Failure>) {
+        if failure.is_some_and(|f| f.provoked.is_some()) {
+            return self.end_well();
+        }
+        let Some(calls) = self.calls.take() else {
+            return;
+        };
+        if let Some(failure) = failure {
+            let Identity { unit, revision, group } = &*self.identity;
+            tracing::warn!(
+                target: "sluice::worker",
+                %unit,
+                %revision,
+                %group,
+                outcome = outcome.as_str(),
+                why = failure.why,
+                "the worker failed"
+            );
+        }
+        calls.ended(Ended { outcome, own: self.meter.own(), cpu: self.meter.cpu() });
+    }
+
+    /// The response is complete but the guest is not: it goes on by itself, its wall time counts.
+    fn finish_alone(mut self) {
+        self.meter.tail_began();
+        tokio::spawn(async move {
+            match poll_fn(|cx| self.poll_guest(cx)).await {
+                Ok(()) => self.end_well(),
+                Err(failure) => self.end(failure.outcome, Some(&failure)),
+            }
+        });
+    }
+}
+
+/// Given up by whoever waited for it: nobody's fault.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.calls.is_some() {
+            self.meter.fail();
+            self.guest = None;
+            self.end_well();
+        }
+    }
+}
+
+fn failure(error: &wasmtime::Error) -> Failure {
+    let failure = |outcome, why| Failure { outcome, why, provoked: None };
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return failure(Outcome::Shed, "no room for another call".to_owned());
+    }
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(status)) => failure(Outcome::Trap, format!("it exited with status {status}")),
+        None => {
+            // With the backtrace, which is long.
+            let why = format!("{error:?}").chars().take(2_000).collect();
+            failure(Outcome::Trap, why)
+        }
+    }
+}
+
+fn broken(error: wasmtime_wasi_http::Error) -> BodyError {
+    BodyError::Worker(error.to_string())
+}
+
+/// A response's body; reading it drives the guest that writes it.
+struct Driven {
+    inner: WasiBody,
+    running: Option<Running>,
+}
+
+impl Driven {
+    fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        let Some(running) = self.running.as_mut() else {
+            return Ok(());
+        };
+        match running.poll_guest(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                running.end_well();
+                self.running = None;
+                Ok(())
+            }
+            Poll::Ready(Err(failure)) => {
+                running.end(Outcome::Aborted, Some(&failure));
+                self.running = None;
+                Err(BodyError::Worker(failure.why))
+            }
+        }
+    }
+}
+
+impl http_body::Body for Driven {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Err(error) = self.drive(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if frame.is_none()
+            && let Some(running) = self.running.take()
+        {
+            running.finish_alone();
+        }
+        Poll::Ready(frame.map(|f| f.map_err(broken)))
+    }
+
+    /// Never before the guest is done: a reader that stops early would end it.
+    fn is_end_stream(&self) -> bool {
+        self.running.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }

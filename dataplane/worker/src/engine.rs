@@ -1,6 +1,22 @@
 //! The engine: one per process, with its pool and its ticker.
 
-use crate::{CompileError, Compiled};
+use std::{sync::Arc, thread, time::Duration};
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
+
+use crate::{CompileError, Compiled, compile, state::State};
+
+/// How often a running guest is looked at.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Core modules, tables and memories that a component may have: what toolchains make is far below.
+const CORE_INSTANCES_MAX: u32 = 32;
+const TABLES_MAX: u32 = 16;
+const MEMORIES_MAX: u32 = 4;
+/// Functions that a guest may point to; JavaScript engines have about 20,000.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Metadata of an instance, in bytes.
+const INSTANCE_BYTES_MAX: usize = 4 << 20;
 
 /// Sizes of the pool. An outer worker holds its slot while inner ones run: `instances_max` is
 /// requests at once times workers in a chain.
@@ -14,29 +30,97 @@ pub struct EngineConfig {
     pub keep_resident_bytes: usize,
 }
 
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { instances_max: 1_000, memory_bytes_max: 256 << 20, keep_resident_bytes: 1 << 20 }
+    }
+}
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 #[error("no WebAssembly engine: {0}")]
-pub struct EngineError(pub(crate) String);
+pub struct EngineError(String);
 
 /// Compiles and runs workers; cheap to clone, one for the life of the process.
 #[derive(Clone)]
-pub struct Engine;
+pub struct Engine {
+    inner: wasmtime::Engine,
+    linker: Arc<Linker<State>>,
+}
 
 impl Engine {
-    /// An engine, its pool, and the thread that ticks each millisecond while calls run.
+    /// An engine, its pool, and the thread that ticks each millisecond until the engine is dropped.
     ///
     /// # Errors
-    /// The pool's address space cannot be had.
-    pub fn new(_config: &EngineConfig) -> Result<Self, EngineError> {
-        todo!()
+    /// The pool's address space or the thread cannot be had.
+    pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
+        let error = |e: wasmtime::Error| EngineError(format!("{e:#}"));
+        let inner = wasmtime::Engine::new(&settings(config)).map_err(error)?;
+        let mut linker = Linker::new(&inner);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(error)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(error)?;
+        tick(&inner).map_err(|e| EngineError(e.to_string()))?;
+        Ok(Self { inner, linker: Arc::new(linker) })
     }
 
     /// Compiles a component. Blocks for as long as that takes: call it off the serving threads.
     ///
     /// # Errors
     /// See [`CompileError`]; each says what to do.
-    pub fn compile(&self, _wasm: &[u8]) -> Result<Compiled, CompileError> {
-        todo!()
+    pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, CompileError> {
+        compile::compile(&self.inner, &self.linker, wasm)
     }
+}
+
+fn settings(config: &EngineConfig) -> Config {
+    let mut settings = Config::new();
+    settings
+        .wasm_component_model(true)
+        // Nothing here needs it, and without it a class of attacks and a fifth of a call's cost is gone.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    // Shared memories would grow past the limiter.
+    settings.wasm_threads(false);
+    settings.wasm_shared_everything_threads(false);
+    settings
+}
+
+fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
+    let calls = config.instances_max;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(8))
+        .total_memories(calls.saturating_mul(2))
+        .total_tables(calls.saturating_mul(4))
+        .total_stacks(calls)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(config.memory_bytes_max)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_unused_warm_slots(calls.min(256))
+        .linear_memory_keep_resident(config.keep_resident_bytes)
+        .table_keep_resident(64 << 10)
+        .async_stack_keep_resident(32 << 10)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// One OS thread for all calls: a guest that spins can hold the async runtime's timers, not this.
+fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new()
+        .name("sluice-ticker".to_owned())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })
+        .map(drop)
 }

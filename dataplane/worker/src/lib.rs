@@ -12,13 +12,23 @@
 pub mod imports;
 
 #[cfg(feature = "runtime")]
+mod bodies;
+#[cfg(feature = "runtime")]
 mod call;
 #[cfg(feature = "runtime")]
 mod compile;
 #[cfg(feature = "runtime")]
 mod engine;
 #[cfg(feature = "runtime")]
+mod limiter;
+#[cfg(feature = "runtime")]
+mod logs;
+#[cfg(feature = "runtime")]
+mod meter;
+#[cfg(feature = "runtime")]
 mod outcome;
+#[cfg(feature = "runtime")]
+mod state;
 
 #[cfg(feature = "runtime")]
 pub use call::{Calls, NextFuture};

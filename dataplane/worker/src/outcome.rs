@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sluice_config::{Digest, UnitRef};
+use sluice_egress::BodyError;
 
 /// Who a call is charged to; logs carry it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub enum Phase {
     Handle,
 }
 
-/// What a call ended in: the label `outcome` of `sluice_worker_calls_total`.
+/// What a call ended in. One that was given up (the client left), or that failed only after others broke
+/// off a body in its hands, counts as `Next` or `Answered`: the label `outcome` of `sluice_worker_calls_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// It called `next` and answered.
@@ -104,6 +106,8 @@ pub struct Failure {
     pub outcome: Outcome,
     /// For logs.
     pub why: String,
+    /// A body had broken off in the worker's hands before it failed: whoever broke it is to blame, not the worker.
+    pub provoked: Option<BodyError>,
 }
 
 /// The end of a call.

@@ -1,0 +1,208 @@
+//! The first look at a request: what is ambiguous, forbidden or too large goes no further.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::BodyExt;
+use sluice_egress::{Body, BodyError, full, hop_by_hop};
+use sluice_worker::NEXT_AUTHORITY;
+
+use crate::{ClientInfo, place::Place};
+
+/// Headers of a message, names and values and what it costs to hold them. Below what a worker may
+/// hold, so that a client's headers are never a worker's failure.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEADER_COST_BYTES: usize = 80;
+
+/// Why a request goes no further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    why: String,
+}
+
+impl Refusal {
+    fn bad(why: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, why)
+    }
+
+    pub(crate) fn new(status: StatusCode, why: impl ToString) -> Self {
+        Self { status, why: why.to_string() }
+    }
+
+    pub(crate) fn response(self) -> Response<Body> {
+        let mut response = plain(self.status, &self.why);
+        if self.status == StatusCode::BAD_REQUEST {
+            // Where framing may be in doubt, nothing more is read from the connection.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let second = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, second);
+        }
+        response
+    }
+}
+
+/// A response that the proxy makes.
+pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
+    let mut response = Response::new(full(format!("{why}\n")));
+    *response.status_mut() = status;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    response
+}
+
+/// Whether the headers are more than workers are given.
+pub(crate) fn too_large(headers: &HeaderMap) -> bool {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST_BYTES).sum();
+    bytes > HEAD_BYTES_MAX
+}
+
+/// A request as the chain passes it along, and where it goes: absolute URI, one `Host`, no headers
+/// of the client's connection.
+pub(crate) fn accept<B>(request: Request<B>, client: ClientInfo) -> Result<(Request<Body>, Place), Refusal>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    let (mut parts, body) = request.into_parts();
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no CONNECT"));
+    }
+    if too_large(&parts.headers) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refusal::new(status, "the headers are larger than 64 KiB"));
+    }
+    framing(&parts.headers)?;
+    let authority = authority(&parts.uri, &parts.headers)?;
+    let path = match parts.uri.path_and_query() {
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
+    let place = Place::of(authority.as_str(), &path).map_err(Refusal::bad)?;
+    if place.host == NEXT_AUTHORITY {
+        return Err(Refusal::bad("this host is reserved"));
+    }
+    address(&mut parts, &authority, path)?;
+    hop_by_hop::strip(&mut parts.headers);
+    forwarded(&mut parts.headers, client);
+    let body = body.map_err(|e| BodyError::Client(e.to_string())).boxed_unsync();
+    Ok((Request::from_parts(parts, body), place))
+}
+
+/// Two lengths are two meanings.
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    if lengths > 1 || (lengths == 1 && headers.contains_key(TRANSFER_ENCODING)) {
+        return Err(Refusal::bad("the length is given twice"));
+    }
+    Ok(())
+}
+
+/// What the request line or `Host` names; where both do, they agree.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let header = match (hosts.next(), hosts.next()) {
+        (None, _) => None,
+        (Some(host), None) => {
+            let host = Authority::try_from(host.as_bytes());
+            Some(host.map_err(|_| Refusal::bad("Host is not a host"))?)
+        }
+        (Some(_), Some(_)) => return Err(Refusal::bad("Host is given twice")),
+    };
+    match (uri.authority(), header) {
+        (None, None) => Err(Refusal::bad("no Host")),
+        (Some(line), Some(header)) if *line != header => Err(Refusal::bad("Host and the request line differ")),
+        (Some(line), _) => Ok(line.clone()),
+        (None, Some(header)) => Ok(header),
+    }
+}
+
+/// Gives a request its absolute URI and its `Host`.
+pub(crate) fn address(
+    parts: &mut http::request::Parts,
+    authority: &Authority,
+    path: PathAndQuery,
+) -> Result<(), Refusal> {
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority.clone());
+    uri.path_and_query = Some(path);
+    parts.uri = Uri::from_parts(uri).map_err(Refusal::bad)?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(Refusal::bad)?;
+    parts.headers.insert(HOST, host);
+    Ok(())
+}
+
+/// Workers and upstreams see the client only through these.
+fn forwarded(headers: &mut HeaderMap, client: ClientInfo) {
+    let address = client.address.ip().to_canonical().to_string();
+    if let Ok(address) = HeaderValue::from_str(&address) {
+        headers.append("x-forwarded-for", address);
+    }
+    let proto = if client.tls { "https" } else { "http" };
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+
+    fn accepted(request: http::request::Builder) -> Result<Place, u16> {
+        let client = ClientInfo { address: "192.0.2.7:1".parse().unwrap(), tls: true };
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        match accept(request, client) {
+            Ok((request, place)) => {
+                assert_eq!(request.headers()["x-forwarded-for"], "192.0.2.7");
+                assert_eq!(request.headers()["x-forwarded-proto"], "https");
+                assert_eq!(request.uri().host().unwrap(), request.headers()[HOST]);
+                Ok(place)
+            }
+            Err(refusal) => Err(refusal.status.as_u16()),
+        }
+    }
+
+    #[test]
+    fn the_host_comes_from_the_line_or_the_header_and_they_must_agree() {
+        let shop = Place { host: "shop.example".into(), path: "/x".into() };
+        let get = |uri: &str| Request::get(uri);
+        assert_eq!(accepted(get("/x?q").header(HOST, "Shop.Example")), Ok(shop.clone()));
+        assert_eq!(accepted(get("http://shop.example/x")), Ok(shop.clone()));
+        assert_eq!(accepted(get("http://shop.example/x").header(HOST, "shop.example")), Ok(shop));
+        for bad in [
+            get("/x"),
+            get("/x").header(HOST, "a").header(HOST, "a"),
+            get("http://a/x").header(HOST, "b"),
+            get("/x").header(HOST, "a b"),
+            get("/x").header(HOST, "u@shop.example"),
+            get("/x/../y").header(HOST, "a"),
+        ] {
+            assert_eq!(accepted(bad), Err(400));
+        }
+    }
+
+    #[test]
+    fn the_reserved_host_is_refused_in_every_spelling() {
+        for host in ["next.sluice", "NEXT.sluice", "next.sluice:80", "next.sluice."] {
+            assert_eq!(accepted(Request::get("/").header(HOST, host)), Err(400), "{host}");
+            assert_eq!(accepted(Request::get(format!("http://{host}/"))), Err(400), "{host}");
+        }
+    }
+
+    #[test]
+    fn two_lengths_connect_and_floods_are_refused() {
+        let post = || Request::post("/").header(HOST, "a");
+        assert_eq!(accepted(post().header("content-length", 0).header("transfer-encoding", "chunked")), Err(400));
+        assert_eq!(accepted(post().header("content-length", 0).header("content-length", 0)), Err(400));
+        assert_eq!(accepted(Request::connect("a:80").header(HOST, "a:80")), Err(405));
+        assert_eq!(accepted(post().header("x", "v".repeat(65_000))), Err(431));
+    }
+}

@@ -1,0 +1,239 @@
+//! One worker's turn: it is called, and when it fails its `onFailure` decides.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::HOST,
+    request::Parts,
+    uri::{Authority, PathAndQuery},
+};
+use sluice_config::OnFailure;
+use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
+use sluice_worker::{Calls, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase};
+
+use crate::{
+    CallRecord,
+    accept::{self, plain},
+    build::Code,
+    inner::Inner,
+    passage::{Maker, Passage, Reply},
+    place::Place,
+    replay::Kept,
+    set::WorkerSet,
+    upstream,
+};
+
+/// What a worker's own requests to granted origins may take.
+const FETCH_TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(30) };
+
+/// A request's head, to be sent again.
+pub(crate) struct Head(Parts);
+
+impl Head {
+    pub(crate) fn split(request: Request<Body>) -> (Self, Body) {
+        let (parts, body) = request.into_parts();
+        (Self(parts), body)
+    }
+
+    pub(crate) fn request(&self, body: Body) -> Request<Body> {
+        Request::from_parts(self.0.clone(), body)
+    }
+}
+
+/// Calls a worker with a request, and returns what the chain before it gets.
+pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: usize, request: Request<Body>) -> Reply {
+    let station = passage.station(worker);
+    let compiled = match &station.code {
+        Code::Ready(compiled) => compiled.clone(),
+        Code::NotLoaded { why } => {
+            tracing::debug!(unit = %station.identity.unit, why, "not loaded");
+            station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::NotLoaded, own: Duration::ZERO });
+            passage.mark_fault(worker);
+            return without(&passage, workers, worker, Some(request)).await;
+        }
+    };
+    let keeps = station.on_failure != OnFailure::Closed;
+    let (request, again) = if keeps {
+        let (head, body) = Head::split(request);
+        let (body, kept) = Kept::of(body);
+        (head.request(body), Some((head, kept)))
+    } else {
+        (request, None)
+    };
+    let turn = Arc::new(Turn {
+        passage: passage.clone(),
+        workers: Mutex::new(workers),
+        worker,
+        inner: Inner::new(station.on_failure == OnFailure::Open),
+    });
+    let called = compiled.call(&station.identity, &station.limits, turn.clone(), request).await;
+    match called {
+        Ok(response) => {
+            turn.inner.release();
+            if let Some((_, kept)) = &again {
+                kept.release();
+            }
+            turn.made(response)
+        }
+        Err(failure) => turn.recover(failure, again).await,
+    }
+}
+
+/// The policy of a worker that was not called: nothing of the request is lost.
+async fn without(passage: &Arc<Passage>, workers: WorkerSet, worker: usize, request: Option<Request<Body>>) -> Reply {
+    let closed =
+        || Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed"), maker: Maker::Worker(worker) };
+    let Some(request) = request else {
+        return closed();
+    };
+    match passage.station(worker).on_failure {
+        OnFailure::Closed => closed(),
+        OnFailure::Open => passage.advance(workers, worker + 1, request).await,
+        OnFailure::Fallback if passage.went_upstream.load(Relaxed) => closed(),
+        OnFailure::Fallback => match upstream::fallback(passage, request).await {
+            Some(reply) => reply,
+            None => closed(),
+        },
+    }
+}
+
+/// A worker's turn in a request: what it asks of the chain comes here.
+struct Turn {
+    passage: Arc<Passage>,
+    /// What remains of the chain; grows when the worker rewrites.
+    workers: Mutex<WorkerSet>,
+    worker: usize,
+    inner: Arc<Inner>,
+}
+
+impl Turn {
+    /// Says who made the response that the worker answered with.
+    fn made(&self, response: Response<Body>) -> Reply {
+        let status = response.status();
+        let maker = match self.inner.seen() {
+            // It was failing already, or nothing changed.
+            Some(seen) if seen.status == status => seen.maker,
+            Some(seen) if seen.status.is_server_error() && status.is_server_error() => seen.maker,
+            Some(_) | None => Maker::Worker(self.worker),
+        };
+        if status.is_server_error() && maker == Maker::Worker(self.worker) {
+            self.passage.mark_own_5xx(self.worker);
+        }
+        Reply { response, maker }
+    }
+
+    /// The worker failed before its response's head.
+    async fn recover(&self, failure: Failure, again: Option<(Head, Kept)>) -> Reply {
+        let passage = &self.passage;
+        match &failure.provoked {
+            Some(BodyError::Client(_)) => {
+                return Reply {
+                    response: plain(StatusCode::BAD_REQUEST, "the request broke off"),
+                    maker: Maker::Client,
+                };
+            }
+            Some(BodyError::Upstream(_) | BodyError::Worker(_)) => {
+                return Reply {
+                    response: plain(StatusCode::BAD_GATEWAY, "the response broke off"),
+                    maker: self.inner.seen().map_or(Maker::Proxy, |seen| seen.maker),
+                };
+            }
+            None => {}
+        }
+        let workers = lock(&self.workers).clone();
+        let on_failure = passage.station(self.worker).on_failure;
+        if self.inner.was_called() && on_failure == OnFailure::Open {
+            return match self.inner.recover().await {
+                Some(reply) => reply,
+                None => without(passage, workers, self.worker, None).await,
+            };
+        }
+        let request = again.and_then(|(head, kept)| Some(head.request(kept.recover()?)));
+        without(passage, workers, self.worker, request).await
+    }
+}
+
+impl Calls for Turn {
+    fn next(&self, request: Request<Body>) -> NextFuture {
+        if !self.passage.take_next() {
+            return Box::pin(async { Err(EgressError::Budget) });
+        }
+        let (request, rewritten) = match self.onward(request) {
+            Ok(onward) => onward,
+            Err(error) => return Box::pin(async { Err(error) }),
+        };
+        let workers = {
+            let mut workers = lock(&self.workers);
+            if let Some(place) = rewritten {
+                workers.add(&self.passage.snapshot.workers.matches(&place));
+            }
+            workers.clone()
+        };
+        self.inner.called();
+        let reply = self.passage.advance(workers, self.worker + 1, request);
+        let inner = self.inner.clone();
+        let worker = self.worker;
+        Box::pin(async move { Ok(inner.run(reply, worker).await) })
+    }
+
+    fn fetch(&self, mut request: Request<Body>) -> NextFuture {
+        let passage = self.passage.clone();
+        let worker = self.worker;
+        Box::pin(async move {
+            let unnamed = |why: String| EgressError::Unnamed { why };
+            let origin = Origin::of(request.uri()).map_err(|e| unnamed(e.to_string()))?;
+            let station = passage.station(worker);
+            // Before anything is made ready for it.
+            station.policy.check(&origin)?;
+            let host = HeaderValue::from_str(&origin.authority());
+            let host = host.map_err(|e| unnamed(e.to_string()))?;
+            request.headers_mut().insert(HOST, host);
+            let egress = &passage.snapshot.shared.egress;
+            let target = egress.target_of(origin, FETCH_TIMEOUTS);
+            let target = target.map_err(|e| unnamed(e.to_string()))?;
+            egress.send(&station.policy, &target, request).await
+        })
+    }
+
+    fn ended(&self, ended: Ended) {
+        if ended.outcome.is_fault() {
+            self.passage.mark_fault(self.worker);
+        }
+        self.passage.station(self.worker).counts.call(CallRecord {
+            phase: Phase::Handle,
+            outcome: ended.outcome,
+            own: ended.own,
+        });
+    }
+}
+
+impl Turn {
+    /// A worker's request to `next.sluice` as the rest of the chain sees it, and where it goes if that
+    /// is elsewhere. The worker names a host by setting `Host`.
+    fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<Place>), EgressError> {
+        let bad = |why: &dyn std::fmt::Display| EgressError::Unnamed { why: why.to_string() };
+        let (mut parts, body) = request.into_parts();
+        let path = match parts.uri.path_and_query() {
+            Some(path) => path.clone(),
+            None => PathAndQuery::from_static("/"),
+        };
+        let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+        let authority = match host {
+            None => self.passage.authority.clone(),
+            Some(host) if host.eq_ignore_ascii_case(NEXT_AUTHORITY.as_bytes()) => self.passage.authority.clone(),
+            Some(host) => Authority::try_from(host).map_err(|e| bad(&e))?,
+        };
+        let place = Place::of(authority.as_str(), &path).map_err(|e| bad(&e))?;
+        accept::address(&mut parts, &authority, path).map_err(|e| bad(&e))?;
+        let rewritten = (place != self.passage.place).then_some(place);
+        Ok((Request::from_parts(parts, body), rewritten))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,173 @@
+//! One request on its way through the chain: what is left of it, who made the response, and what
+//! will be counted.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use http::{Request, Response, uri::Authority};
+use sluice_egress::Body;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    Class, Origin, RequestRecord, Snapshot,
+    build::{Route, Station},
+    invoke,
+    place::Place,
+    set::WorkerSet,
+    upstream,
+};
+
+/// A response and who made it.
+pub(crate) struct Reply {
+    pub(crate) response: Response<Body>,
+    pub(crate) maker: Maker,
+}
+
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// Who made a response, or is why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// The worker at this place.
+    Worker(usize),
+    /// The upstream.
+    Upstream,
+    /// The route: what it names cannot be reached by anyone.
+    Route,
+    /// The proxy.
+    Proxy,
+    /// The client left.
+    Client,
+    /// Whoever sent the request on with a body that broke off.
+    Sender,
+}
+
+/// What all workers of a request share.
+pub(crate) struct Passage {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) route: usize,
+    /// Host of the client's request, as it was written.
+    pub(crate) authority: Authority,
+    pub(crate) place: Place,
+    /// Something went upstream: what fails from now on cannot be tried again.
+    pub(crate) went_upstream: AtomicBool,
+    began: Instant,
+    next_left: AtomicU32,
+    marks: Mutex<Vec<Mark>>,
+    /// Held until the last worker has ended.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a worker did in this request.
+struct Mark {
+    worker: usize,
+    own_5xx: bool,
+    fault: bool,
+}
+
+impl Passage {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        route: usize,
+        authority: Authority,
+        place: Place,
+        permit: OwnedSemaphorePermit,
+        began: Instant,
+    ) -> Self {
+        Self {
+            next_left: AtomicU32::new(snapshot.shared.config.next_budget),
+            snapshot,
+            route,
+            authority,
+            place,
+            went_upstream: AtomicBool::new(false),
+            began,
+            marks: Mutex::default(),
+            _permit: permit,
+        }
+    }
+
+    /// The first worker of the set at this place or after it; then the upstream.
+    pub(crate) fn advance(self: &Arc<Self>, workers: WorkerSet, from: usize, request: Request<Body>) -> ReplyFuture {
+        match workers.first_from(from) {
+            Some(worker) => {
+                self.enter(worker);
+                Box::pin(invoke::invoke(self.clone(), workers, worker, request))
+            }
+            None => Box::pin(upstream::primary(self.clone(), request)),
+        }
+    }
+
+    pub(crate) fn station(&self, worker: usize) -> &Station {
+        &self.snapshot.stations[worker]
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        &self.snapshot.routes[self.route]
+    }
+
+    /// Takes one of the `next` calls that the request may make.
+    pub(crate) fn take_next(&self) -> bool {
+        self.next_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Vec<Mark>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, worker: usize) {
+        let mut marks = self.marks();
+        if marks.iter().all(|m| m.worker != worker) {
+            marks.push(Mark { worker, own_5xx: false, fault: false });
+        }
+    }
+
+    fn mark(&self, worker: usize, change: impl FnOnce(&mut Mark)) {
+        if let Some(mark) = self.marks().iter_mut().find(|m| m.worker == worker) {
+            change(mark);
+        }
+    }
+
+    pub(crate) fn mark_fault(&self, worker: usize) {
+        self.mark(worker, |m| m.fault = true);
+    }
+
+    pub(crate) fn mark_own_5xx(&self, worker: usize) {
+        self.mark(worker, |m| m.own_5xx = true);
+    }
+
+    /// Counts the request for each unit that it went through.
+    pub(crate) fn count(&self, class: Class, maker: Maker) {
+        let duration = self.began.elapsed();
+        let class = match maker {
+            Maker::Client => Class::C499,
+            Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Proxy | Maker::Sender => class,
+        };
+        for mark in self.marks().iter() {
+            let origin = match maker {
+                Maker::Worker(worker) if worker == mark.worker => Origin::Own,
+                Maker::Worker(_) | Maker::Route => Origin::Other,
+                Maker::Upstream => Origin::Upstream,
+                Maker::Proxy | Maker::Client | Maker::Sender => Origin::Proxy,
+            };
+            // Its own 5xx counts as one, whatever another worker made of it.
+            let hidden = mark.own_5xx && class != Class::C5xx;
+            let (class, origin) = if hidden { (Class::C5xx, Origin::Own) } else { (class, origin) };
+            self.station(mark.worker).counts.request(RequestRecord { class, origin, fault: mark.fault, duration });
+        }
+        let origin = match maker {
+            Maker::Route => Origin::Own,
+            Maker::Worker(_) => Origin::Other,
+            Maker::Upstream => Origin::Upstream,
+            Maker::Proxy | Maker::Client | Maker::Sender => Origin::Proxy,
+        };
+        self.route().counts.request(RequestRecord { class, origin, fault: maker == Maker::Route, duration });
+    }
+}

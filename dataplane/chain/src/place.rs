@@ -1,0 +1,179 @@
+//! Where a request goes, in the one spelling that matching uses. What has two meanings is refused:
+//! a path that a worker's rule reads one way and the upstream another is a way around that worker.
+
+use std::borrow::Cow;
+
+use http::uri::PathAndQuery;
+
+/// Host and path of a request, normalised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Lower case, without port and final dot.
+    pub(crate) host: String,
+    /// Unreserved characters decoded, empty segments merged.
+    pub(crate) path: String,
+}
+
+/// Why a host or path is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadPlace {
+    #[error("the host is not one")]
+    Host,
+    #[error("the path is ambiguous: {0}")]
+    Path(&'static str),
+}
+
+impl Place {
+    pub(crate) fn of(authority: &str, path: &PathAndQuery) -> Result<Self, BadPlace> {
+        Ok(Self { host: host(authority)?, path: self::path(path.path())?.into_owned() })
+    }
+}
+
+/// The host of an authority: no user, a port that is a number.
+pub(crate) fn host(authority: &str) -> Result<String, BadPlace> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    let port_ok = port.is_none_or(|p| !p.is_empty() && p.parse::<u16>().is_ok());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
+    let named = !host.is_empty() && host.len() <= 253 && host.bytes().all(plain);
+    if port_ok && (v6 || named) { Ok(host.to_ascii_lowercase()) } else { Err(BadPlace::Host) }
+}
+
+/// A path in the spelling that rules are matched against.
+pub(crate) fn path(raw: &str) -> Result<Cow<'_, str>, BadPlace> {
+    if !raw.starts_with('/') {
+        return Err(BadPlace::Path("it does not start with /"));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_');
+    if raw.bytes().all(plain) && !raw.contains("//") {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let decoded = decode(raw)?;
+    if decoded.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(BadPlace::Path("it has a segment . or .."));
+    }
+    let mut merged = String::with_capacity(decoded.len());
+    for char in decoded.chars() {
+        if char != '/' || !merged.ends_with('/') {
+            merged.push(char);
+        }
+    }
+    Ok(Cow::Owned(merged))
+}
+
+fn decode(raw: &str) -> Result<String, BadPlace> {
+    let mut out = String::with_capacity(raw.len());
+    let mut chars = raw.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '%' => {
+                let byte = escaped(chars.as_str())?;
+                chars.nth(1);
+                push(&mut out, byte)?;
+            }
+            '\\' => return Err(BadPlace::Path("it has a backslash")),
+            c if c.is_control() => return Err(BadPlace::Path("it has a control character")),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+fn escaped(after: &str) -> Result<u8, BadPlace> {
+    after
+        .get(..2)
+        .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        .ok_or(BadPlace::Path("a % is not followed by two hex digits"))
+}
+
+fn push(out: &mut String, byte: u8) -> Result<(), BadPlace> {
+    match byte {
+        b'/' => Err(BadPlace::Path("it has an encoded /")),
+        b'\\' => Err(BadPlace::Path("it has an encoded backslash")),
+        0..0x20 | 0x7f => Err(BadPlace::Path("it has an encoded control character")),
+        b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
+            out.push(char::from(b));
+            Ok(())
+        }
+        b => {
+            use std::fmt::Write as _;
+            let _infallible = write!(out, "%{b:02X}");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling_for_the_same_path() {
+        for (raw, normal) in [
+            ("/", "/"),
+            ("/checkout/pay", "/checkout/pay"),
+            ("/%63heckout", "/checkout"),
+            ("//checkout///pay/", "/checkout/pay/"),
+            ("/a%c3%a9", "/a%C3%A9"),
+            ("/a%20b", "/a%20B".replace('B', "b").as_str()),
+            ("/~x", "/~x"),
+            ("/%7ex", "/~x"),
+            ("/...", "/..."),
+        ] {
+            assert_eq!(path(raw).unwrap(), normal, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_reads_two_ways_is_refused() {
+        for raw in [
+            "*",
+            "",
+            "x",
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/%2e%2e/b",
+            "/a/.%2E",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d%0a",
+            "/a%7f",
+            "/%",
+            "/%1",
+            "/%zz",
+            "/%é1",
+        ] {
+            assert!(path(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn one_spelling_for_the_same_host() {
+        for (authority, expected) in [
+            ("Shop.Example", "shop.example"),
+            ("shop.example:8080", "shop.example"),
+            ("shop.example.", "shop.example"),
+            ("shop.example.:80", "shop.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(host(authority).unwrap(), expected, "{authority}");
+        }
+        for bad in ["", ":80", "a:b", "a:", "u@shop", "a b", "a/b", "[::1", "::1", "a:99999", "é.example"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Against real sockets on loopback.
+
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use super::*;
+use crate::{Fault, empty, full};
+
+fn egress(allow_loopback: bool) -> Egress {
+    Egress::new(EgressConfig { allow_loopback, ..EgressConfig::default() })
+}
+
+fn upstream(url: String, response_timeout_ms: u64) -> Upstream {
+    Upstream { url, connect_timeout_ms: 500, response_timeout_ms }
+}
+
+fn ready(egress: &Egress, url: &str, response_timeout_ms: u64) -> (Policy, Target) {
+    let target = egress.target(&upstream(url.into(), response_timeout_ms)).unwrap();
+    (Policy::new([target.origin().clone()]), target)
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(empty()).unwrap()
+}
+
+/// Accepts connections, and answers each request's head with `answer`.
+async fn serve(answer: &'static str) -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                let mut chunk = [0; 4096];
+                while let Ok(n) = stream.read(&mut chunk).await {
+                    if n == 0 {
+                        return;
+                    }
+                    seen.extend_from_slice(&chunk[..n]);
+                    if seen.windows(4).any(|w| w == b"\r\n\r\n") {
+                        seen.clear();
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (url, accepted)
+}
+
+#[tokio::test]
+async fn connections_are_reused_also_by_a_later_target() {
+    let (url, accepted) = serve("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: 5\r\n\r\nok").await;
+    let egress = egress(true);
+    let (policy, first) = ready(&egress, &url, 1000);
+    let (_, second) = ready(&egress, &url, 1000);
+    for target in [&first, &second, &first] {
+        let response = egress.send(&policy, target, get("/x?y")).await.unwrap();
+        assert!(!response.headers().contains_key("keep-alive"));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+    }
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_granted_is_not_dialled() {
+    let (url, accepted) = serve("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let egress = egress(true);
+    let (_, target) = ready(&egress, &url, 1000);
+    let error = egress.send(&Policy::default(), &target, get("/")).await.unwrap_err();
+    assert!(matches!(error, EgressError::NotGranted { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::Named);
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_granted_name_that_means_loopback_is_denied_after_resolution() {
+    let (url, accepted) = serve("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let egress = egress(false);
+    for url in [url.clone(), url.replace("127.0.0.1", "localhost")] {
+        let (policy, target) = ready(&egress, &url, 1000);
+        let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
+        assert!(matches!(error, EgressError::AddressDenied { .. }), "{error}");
+        assert!(error.nothing_sent());
+    }
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_the_upstreams_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let egress = egress(true);
+    let (policy, target) = ready(&egress, &url, 1000);
+    let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
+    assert!(matches!(error, EgressError::Connect { .. }), "{error}");
+    assert!(error.nothing_sent());
+    assert_eq!(error.fault(), Fault::Upstream);
+}
+
+#[tokio::test]
+async fn a_silent_upstream_times_out() {
+    let (url, _) = serve("").await;
+    let egress = egress(true);
+    let (policy, target) = ready(&egress, &url, 50);
+    let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
+    assert!(matches!(error, EgressError::ResponseTimeout { .. }), "{error}");
+    assert!(!error.nothing_sent());
+}
+
+#[tokio::test]
+async fn an_upstream_that_speaks_no_http_is_told_apart_from_a_sender_that_left() {
+    let (url, _) = serve("no http\r\n\r\n").await;
+    let egress = egress(true);
+    let (policy, target) = ready(&egress, &url, 1000);
+    let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
+    assert!(matches!(error, EgressError::Broken { .. }), "{error}");
+
+    let (url, _) = serve("").await;
+    let (policy, target) = ready(&egress, &url, 1000);
+    let broken = full("x").with_trailers(async { Some(Err(BodyError::Client("left".into()))) }).boxed_unsync();
+    let request = Request::post("/").body(broken).unwrap();
+    let error = egress.send(&policy, &target, request).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Sender, "{error}");
+}

@@ -1,0 +1,297 @@
+//! What a call has used so far, against its limits: CPU by the thread's clock, wall time without
+//! waiting on others, memory. Shared between the call, its store and its bodies.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use sluice_config::Limits;
+use sluice_egress::BodyError;
+
+use crate::Outcome;
+
+/// A guest that has had the thread for less than this goes on at a tick instead of yielding.
+const SLICE_MIN: Duration = Duration::from_micros(500);
+
+/// All fields are written by whoever polls the call, but for the counts, which bodies and `next`
+/// calls move from other threads. No decision needs two of them to agree.
+pub(crate) struct Meter {
+    cpu_limit_ns: u64,
+    wall_limit_ns: u64,
+    start: Instant,
+    /// CPU and wall time charged up to the last suspension.
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+    /// Since when the guest runs, or waits.
+    resumed_cpu_ns: AtomicU64,
+    since_ns: AtomicU64,
+    running: AtomicBool,
+    /// The last moment at which somebody else was to blame for waiting.
+    excused_ns: AtomicU64,
+    /// `next` calls without a response yet.
+    next_open: AtomicUsize,
+    /// Bodies that the guest writes and whose reader waits for more: the guest is to blame.
+    starving: AtomicUsize,
+    /// Since it was resumed, the guest has waited for a body, or yielded.
+    body_waited: AtomicBool,
+    yielded: AtomicBool,
+    /// The response's head is set: wall time no longer counts.
+    answered: AtomicBool,
+    called_next: AtomicBool,
+    memory_denied: AtomicBool,
+    failed: AtomicBool,
+    verdict: AtomicU8,
+    /// The first error of a body that the guest was given.
+    provoked: Mutex<Option<BodyError>>,
+}
+
+/// Which limit ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Cpu,
+    Wall,
+}
+
+impl Limit {
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Cpu => Outcome::Cpu,
+            Self::Wall => Outcome::Wall,
+        }
+    }
+}
+
+/// What to do with a guest at a tick.
+pub(crate) enum Tick {
+    Continue,
+    Yield,
+    End(Limit),
+}
+
+impl Meter {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            cpu_limit_ns: limits.cpu_ms.saturating_mul(1_000_000),
+            wall_limit_ns: limits.wall_ms.saturating_mul(1_000_000),
+            start: Instant::now(),
+            cpu_ns: AtomicU64::new(0),
+            wall_ns: AtomicU64::new(0),
+            resumed_cpu_ns: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
+            running: AtomicBool::new(false),
+            excused_ns: AtomicU64::new(0),
+            next_open: AtomicUsize::new(0),
+            starving: AtomicUsize::new(0),
+            body_waited: AtomicBool::new(false),
+            yielded: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            called_next: AtomicBool::new(false),
+            memory_denied: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            verdict: AtomicU8::new(0),
+            provoked: Mutex::default(),
+        }
+    }
+
+    /// The guest gets the thread.
+    pub(crate) fn resume(&self) {
+        let now = self.now_ns();
+        self.wall_ns.store(self.wall_at(now), Relaxed);
+        self.since_ns.store(now, Relaxed);
+        self.resumed_cpu_ns.store(thread_cpu_ns(), Relaxed);
+        self.running.store(true, Relaxed);
+        self.body_waited.store(false, Relaxed);
+        self.yielded.store(false, Relaxed);
+    }
+
+    /// The guest gives the thread back.
+    pub(crate) fn suspend(&self) {
+        let now = self.now_ns();
+        self.cpu_ns.store(self.cpu_now_ns(), Relaxed);
+        self.wall_ns.store(self.wall_at(now), Relaxed);
+        self.since_ns.store(now, Relaxed);
+        self.running.store(false, Relaxed);
+    }
+
+    /// Called by the engine while the guest runs.
+    pub(crate) fn tick(&self) -> Tick {
+        if let Some(limit) = self.exceeded() {
+            return Tick::End(limit);
+        }
+        let slice = thread_cpu_ns().saturating_sub(self.resumed_cpu_ns.load(Relaxed));
+        if u128::from(slice) < SLICE_MIN.as_nanos() {
+            return Tick::Continue;
+        }
+        self.yielded.store(true, Relaxed);
+        Tick::Yield
+    }
+
+    /// The limit that the call is over, if any; the first one found stays the verdict.
+    pub(crate) fn exceeded(&self) -> Option<Limit> {
+        if let Some(limit) = self.verdict() {
+            return Some(limit);
+        }
+        let limit = if self.cpu_now_ns() > self.cpu_limit_ns {
+            Limit::Cpu
+        } else if self.wall_at(self.now_ns()) > self.wall_limit_ns {
+            Limit::Wall
+        } else {
+            return None;
+        };
+        self.verdict.store(limit as u8 + 1, Relaxed);
+        Some(limit)
+    }
+
+    /// The limit that ended the call.
+    pub(crate) fn verdict(&self) -> Option<Limit> {
+        match self.verdict.load(Relaxed) {
+            1 => Some(Limit::Cpu),
+            2 => Some(Limit::Wall),
+            _ => None,
+        }
+    }
+
+    /// How long a suspended guest may wait before its wall limit has to be looked at; nothing once it answered.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        if self.answered.load(Relaxed) {
+            return None;
+        }
+        let left = self.wall_limit_ns.saturating_sub(self.wall_ns.load(Relaxed));
+        // A little over, so that the look finds it exceeded.
+        Some(Duration::from_nanos(left) + Duration::from_micros(100))
+    }
+
+    /// Charges the wait so far, unless it is excused, and begins a new one.
+    pub(crate) fn settle(&self) {
+        let now = self.now_ns();
+        self.wall_ns.store(self.wall_at(now), Relaxed);
+        self.since_ns.store(now, Relaxed);
+    }
+
+    pub(crate) fn own(&self) -> Duration {
+        Duration::from_nanos(self.wall_ns.load(Relaxed))
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Relaxed))
+    }
+
+    // === what others tell ===
+
+    pub(crate) fn next_began(&self) {
+        self.called_next.store(true, Relaxed);
+        self.next_open.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn next_ended(&self) {
+        self.excuse();
+        self.next_open.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn called_next(&self) -> bool {
+        self.called_next.load(Relaxed)
+    }
+
+    pub(crate) fn body_waited(&self) {
+        self.body_waited.store(true, Relaxed);
+    }
+
+    pub(crate) fn starving(&self, starves: bool) {
+        self.excuse();
+        if starves {
+            self.starving.fetch_add(1, Relaxed);
+        } else {
+            self.starving.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn answered(&self) {
+        self.settle();
+        self.answered.store(true, Relaxed);
+    }
+
+    /// The response is complete, the guest still runs: its time counts again.
+    pub(crate) fn tail_began(&self) {
+        self.settle();
+        self.answered.store(false, Relaxed);
+    }
+
+    pub(crate) fn memory_denied(&self) {
+        self.memory_denied.store(true, Relaxed);
+    }
+
+    pub(crate) fn was_memory_denied(&self) -> bool {
+        self.memory_denied.load(Relaxed)
+    }
+
+    pub(crate) fn provoke(&self, error: &BodyError) {
+        let mut provoked = self.provoked.lock().unwrap_or_else(PoisonError::into_inner);
+        provoked.get_or_insert_with(|| error.clone());
+    }
+
+    pub(crate) fn provoked(&self) -> Option<BodyError> {
+        self.provoked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Relaxed);
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    // === clocks ===
+
+    fn excuse(&self) {
+        if self.is_excused() {
+            self.excused_ns.store(self.now_ns(), Relaxed);
+        }
+    }
+
+    /// Whether a suspended guest waits for somebody else.
+    fn is_excused(&self) -> bool {
+        if self.body_waited.load(Relaxed) || self.yielded.load(Relaxed) {
+            return true;
+        }
+        self.starving.load(Relaxed) == 0 && self.next_open.load(Relaxed) > 0
+    }
+
+    fn wall_at(&self, now_ns: u64) -> u64 {
+        let charged = self.wall_ns.load(Relaxed);
+        let since = self.since_ns.load(Relaxed);
+        if self.running.load(Relaxed) {
+            return charged + now_ns.saturating_sub(since);
+        }
+        if self.answered.load(Relaxed) || self.is_excused() {
+            return charged;
+        }
+        charged + now_ns.saturating_sub(since.max(self.excused_ns.load(Relaxed)))
+    }
+
+    fn cpu_now_ns(&self) -> u64 {
+        let charged = self.cpu_ns.load(Relaxed);
+        if self.running.load(Relaxed) {
+            charged + thread_cpu_ns().saturating_sub(self.resumed_cpu_ns.load(Relaxed))
+        } else {
+            charged
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// CPU time of this thread: what the guest used, however long the machine kept it waiting.
+fn thread_cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}

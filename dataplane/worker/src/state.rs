@@ -1,0 +1,178 @@
+//! What one call's store holds, and how its outgoing requests leave.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
+
+use http::{HeaderName, Request, Response};
+use http_body_util::BodyExt;
+use sluice_egress::{Body, EgressError};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
+    WasiHttpHooks, WasiHttpView,
+};
+
+use crate::{
+    Calls, Identity, NEXT_AUTHORITY,
+    bodies::{FromGuest, ToGuest},
+    limiter::Limiter,
+    logs::Log,
+    meter::Meter,
+};
+
+/// Headers, bodies, streams that a guest may hold at once: each costs memory of the host.
+const RESOURCES_MAX: usize = 1_024;
+/// Bytes that a guest may hand to the host in one call.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a body that the host takes from a guest at once.
+const BODY_CHUNK_BYTES_MAX: usize = 128 << 10;
+
+pub(crate) struct State {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    pub(crate) limiter: Limiter,
+}
+
+impl State {
+    pub(crate) fn new(
+        identity: &Arc<Identity>,
+        memory_bytes_max: u64,
+        meter: Arc<Meter>,
+        calls: Arc<dyn Calls>,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let log = |stream| Log { identity: identity.clone(), stream };
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(log("stdout"))
+            .stderr(log("stderr"))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .allow_tcp(false)
+            .allow_udp(false);
+        Self {
+            table,
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            limiter: Limiter::new(memory_bytes_max, meter.clone()),
+            hooks: Hooks { meter, calls },
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+struct Hooks {
+    meter: Arc<Meter>,
+    calls: Arc<dyn Calls>,
+}
+
+type Done = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Box<dyn Future<Output = Result<(Response<WasiBody>, Done), Error>> + Send>;
+
+/// Made once: the default allocates one for each header that is looked at.
+static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| Arc::new(is_forbidden));
+
+/// `Host` is the guest's: setting it is how a worker rewrites the host.
+fn is_forbidden(name: &HeaderName) -> bool {
+    *name != http::header::HOST && DEFAULT_FORBIDDEN_HEADERS.contains(name)
+}
+
+impl WasiHttpHooks for Hooks {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        FORBIDDEN.clone()
+    }
+
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    /// A guest that names no scheme means this one: nothing else is spoken.
+    fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
+        Some(http::uri::Scheme::HTTP)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES_MAX
+    }
+
+    fn send_request(&mut self, request: Request<WasiBody>, _options: Option<RequestOptions>, _done: Done) -> Sent {
+        let request = request.map(|body| FromGuest::request(body, self.meter.clone()).boxed_unsync());
+        let is_next = request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(NEXT_AUTHORITY));
+        let meter = self.meter.clone();
+        if is_next {
+            let open = NextOpen::new(meter.clone());
+            let response = self.calls.next(request);
+            Box::new(async move {
+                let response = response.await;
+                drop(open);
+                received(response, meter)
+            })
+        } else {
+            let response = self.calls.fetch(request);
+            Box::new(async move { received(response.await, meter) })
+        }
+    }
+}
+
+fn received(
+    response: Result<Response<Body>, EgressError>,
+    meter: Arc<Meter>,
+) -> Result<(Response<WasiBody>, Done), Error> {
+    let response = response.map_err(|e| error_code(&e))?;
+    let response = response.map(|body| ToGuest::new(body, meter).boxed_unsync());
+    Ok((response, Box::new(async { Ok(()) })))
+}
+
+/// What a guest is told. No more than it needs: errors name no addresses.
+fn error_code(error: &EgressError) -> Error {
+    match error {
+        EgressError::NotGranted { .. } => Error::HttpRequestDenied,
+        EgressError::AddressDenied { .. } => Error::DestinationIpProhibited,
+        EgressError::Unnamed { .. } => Error::HttpRequestUriInvalid,
+        EgressError::Budget => Error::LoopDetected,
+        EgressError::Resolve { .. } => Error::DnsError { rcode: None, info_code: None },
+        EgressError::Connect { .. } => Error::ConnectionRefused,
+        EgressError::ConnectTimeout { .. } => Error::ConnectionTimeout,
+        EgressError::ResponseTimeout { .. } => Error::HttpResponseTimeout,
+        EgressError::Broken { .. } | EgressError::Request(_) => Error::ConnectionTerminated,
+    }
+}
+
+/// A `next` call whose response is not there yet, also when it is given up.
+struct NextOpen(Arc<Meter>);
+
+impl NextOpen {
+    fn new(meter: Arc<Meter>) -> Self {
+        meter.next_began();
+        Self(meter)
+    }
+}
+
+impl Drop for NextOpen {
+    fn drop(&mut self) {
+        self.0.next_ended();
+    }
+}
+
+/// A boxed future, for signatures.
+pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;

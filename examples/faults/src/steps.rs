@@ -1,0 +1,204 @@
+//! The steps.
+
+use passing::wasip2::{
+    self,
+    clocks::monotonic_clock,
+    http::{
+        outgoing_handler,
+        types::{
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingRequest,
+            OutgoingResponse, ResponseOutparam, Scheme,
+        },
+    },
+    io::streams::StreamError,
+};
+
+pub(crate) fn run(
+    verb: &str,
+    argument: &str,
+    request: IncomingRequest,
+    headers: Fields,
+    out: ResponseOutparam,
+) {
+    match verb {
+        // Good citizens.
+        "" | "pass" => pass(request, headers, out, "", ""),
+        "tag" => {
+            append(&headers, "x-seen", argument);
+            pass(request, headers, out, "x-back", argument);
+        }
+        "answer" => passing::answer(out, argument.parse().expect("a status"), "from the worker\n"),
+        "echo" => echo(request, out),
+        "log" => {
+            println!("{argument}");
+            eprintln!("{argument}");
+            pass(request, headers, out, "", "");
+        }
+        "rewrite" => rewrite(request, headers, out, argument),
+        "rehost" => {
+            headers.set("host", &[argument.into()]).expect("a header");
+            pass(request, headers, out, "", "");
+        }
+        "next-answer" => {
+            let _response = call(&request, headers);
+            passing::answer(out, argument.parse().expect("a status"), "mine\n");
+        }
+        "fetch" => fetch(argument, out),
+        // Before `next`.
+        "trap" => panic!("told to"),
+        "spin" => spin(),
+        "alloc" => alloc(),
+        "sleep" => monotonic_clock::subscribe_duration(3_600_000_000_000).block(),
+        "silent" => {}
+        "error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(None))),
+        "exit" => wasip2::cli::exit::exit(Err(())),
+        "read-trap" => {
+            let body = request.consume().expect("a body");
+            read(&body, argument.parse().expect("a length"));
+            panic!("told to, with {argument} bytes read");
+        }
+        // After it.
+        "next-trap" => {
+            let _response = call(&request, headers);
+            panic!("told to, after next");
+        }
+        "next-spin" => {
+            let _response = call(&request, headers);
+            spin();
+        }
+        "next-read-trap" => {
+            let response = call(&request, headers).expect("a response");
+            let body = response.consume().expect("a body");
+            read(&body, argument.parse().expect("a length"));
+            panic!("told to, after reading the response");
+        }
+        "inflight-trap" => {
+            let onward = passing::onward(&request, headers);
+            let _response = passing::start(&request, onward);
+            panic!("told to, while next runs");
+        }
+        "head-trap" => head_trap(out),
+        // Beyond measure.
+        "twice" => {
+            let _first = call(&request, headers.clone());
+            pass(request, headers, out, "", "");
+        }
+        "many" => many(argument.parse().expect("a count"), request, headers, out),
+        "headers" => flood(argument.parse().expect("a count"), out),
+        other => passing::answer(out, 501, &format!("no step `{other}`\n")),
+    }
+}
+
+fn append(headers: &Fields, name: &str, value: &str) {
+    headers.append(name, value.as_bytes()).expect("a header");
+}
+
+fn call(request: &IncomingRequest, headers: Fields) -> Result<IncomingResponse, ErrorCode> {
+    passing::next(request, passing::onward(request, headers))
+}
+
+fn pass(request: IncomingRequest, headers: Fields, out: ResponseOutparam, name: &str, tag: &str) {
+    match call(&request, headers) {
+        Ok(response) => {
+            let headers = response.headers().clone();
+            if !name.is_empty() {
+                append(&headers, name, tag);
+            }
+            passing::pass_back(out, response, headers);
+        }
+        Err(error) => ResponseOutparam::set(out, Err(error)),
+    }
+}
+
+fn rewrite(request: IncomingRequest, headers: Fields, out: ResponseOutparam, path: &str) {
+    let onward = passing::onward(&request, headers);
+    onward.set_path_with_query(Some(path)).expect("a path");
+    match passing::next(&request, onward) {
+        Ok(response) => {
+            let headers = response.headers().clone();
+            passing::pass_back(out, response, headers);
+        }
+        Err(error) => ResponseOutparam::set(out, Err(error)),
+    }
+}
+
+fn echo(request: IncomingRequest, out: ResponseOutparam) {
+    let answer = OutgoingResponse::new(Fields::new());
+    let body = answer.body().expect("a body");
+    ResponseOutparam::set(out, Ok(answer));
+    passing::pipe(&request.consume().expect("a body"), body);
+}
+
+fn fetch(authority: &str, out: ResponseOutparam) {
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
+    request.set_authority(Some(authority)).expect("an authority");
+    request.set_path_with_query(Some("/fetched")).expect("a path");
+    let response = outgoing_handler::handle(request, None).and_then(|r| passing::wait(&r));
+    match response {
+        Ok(response) => passing::answer(out, response.status(), "fetched\n"),
+        Err(error) => passing::answer(out, 403, &format!("{error:?}\n")),
+    }
+}
+
+#[allow(clippy::empty_loop, reason = "what it is for")]
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn alloc() -> ! {
+    let mut all = Vec::new();
+    loop {
+        all.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&all);
+    }
+}
+
+/// Reads exactly this many bytes, or to the end.
+fn read(body: &IncomingBody, bytes: u64) {
+    let stream = body.stream().expect("a stream");
+    let mut left = bytes;
+    while left > 0 {
+        match stream.blocking_read(left) {
+            Ok(chunk) => left -= chunk.len() as u64,
+            Err(StreamError::Closed) => return,
+            Err(failed) => panic!("{failed:?}"),
+        }
+    }
+}
+
+/// More than the host buffers, so that the head and some of the body are out before the trap.
+fn head_trap(out: ResponseOutparam) {
+    let answer = OutgoingResponse::new(Fields::new());
+    let body = answer.body().expect("a body");
+    ResponseOutparam::set(out, Ok(answer));
+    let stream = body.write().expect("a stream");
+    for _ in 0..64 {
+        passing::write(&stream, &[b'x'; 4096]).expect("a reader");
+    }
+    panic!("told to, after the head");
+}
+
+fn many(count: u32, request: IncomingRequest, headers: Fields, out: ResponseOutparam) {
+    for _ in 0..count {
+        if let Err(error) = call(&request, headers.clone()) {
+            return passing::answer(out, 508, &format!("{error:?}\n"));
+        }
+    }
+    pass(request, headers, out, "", "");
+}
+
+fn flood(count: u32, out: ResponseOutparam) {
+    let headers = Fields::new();
+    let value = [b'v'; 1024];
+    for n in 0..count {
+        if let Err(error) = headers.append(&format!("x-flood-{n}"), &value) {
+            return passing::answer(out, 507, &format!("{error:?}\n"));
+        }
+    }
+    let answer = OutgoingResponse::new(headers);
+    drop(answer.body());
+    ResponseOutparam::set(out, Ok(answer));
+}
