@@ -9,6 +9,7 @@ lint: lint-format lint-tidy lint-layers lint-shell chart-test lint-dependencies 
 .PHONY: lint-format
 lint-format:
 	cargo fmt --all --check
+	cargo fmt --manifest-path examples/Cargo.toml --all --check
 
 .PHONY: lint-tidy
 lint-tidy:
