@@ -61,7 +61,8 @@ fn write(view: &View<'_>, name: &str, group: &Group, generation: u64) -> Option<
             entries.insert(unit.clone(), Entry { revision, stable, since });
         }
     }
-    if group.assignment.is_some() && entries == *current {
+    // A restored one may be empty, and its nodes run what it has not: it is written in any case.
+    if group.assignment.is_some() && !restored && entries == *current {
         return None;
     }
     let write = Write::WriteAssignment {

@@ -71,11 +71,11 @@ fn faults_do_not_change_how_a_script_ends() {
 }
 
 /// Every promise that the simulated cluster checks holds for stories that nobody wrote. A failure prints the
-/// script; `SEED=n` plays one alone.
+/// script; `SEED=n` plays one alone, `SEEDS=n` plays so many.
 #[test]
 fn promises_hold_in_random_scripts() {
-    let chosen: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = chosen.map_or(0..70, |seed| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let seeds = number("SEED").map_or(0..number("SEEDS").unwrap_or(60), |seed| seed..seed + 1);
     for seed in seeds {
         let faults = [faults::Faults::None].iter().chain(&faults::ALL).copied().nth(seed as usize % 7).unwrap();
         let mut random = Random::new(seed);

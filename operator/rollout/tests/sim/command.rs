@@ -240,8 +240,8 @@ impl Cluster {
     /// What is stored goes back to the backup; git does not, nor do the nodes.
     fn restore(&mut self) {
         let heads: Vec<_> = self.store.units.iter().map(|(id, unit)| (id.clone(), unit.heads.clone())).collect();
-        let revisions = std::mem::take(&mut self.store.revisions);
-        self.store = self.backup.clone().expect("a backup");
+        let Some(backup) = self.backup.clone() else { return };
+        let revisions = std::mem::replace(&mut self.store, backup).revisions;
         self.store.revisions = revisions;
         for (id, heads) in heads {
             self.unit(&id).heads = heads;

@@ -47,7 +47,11 @@ impl Cluster {
     }
 
     /// Before a status is written: a group passes only on what was seen of just this; progress is paced.
-    pub fn check_status(&self, id: &RolloutId, status: &RolloutStatus) {
+    pub fn check_status(&mut self, id: &RolloutId, status: &RolloutStatus) {
+        for progress in status.groups.iter().filter(|progress| progress.phase != GroupPhase::Waiting) {
+            // A group that ran it already (an object was lost) is not told again.
+            self.told_at.entry((id.to_string(), progress.name.clone())).or_insert(self.time);
+        }
         let stored = &self.store.rollouts[id];
         assert!(!stored.status.phase.is_over(), "{id} was over and changes again");
         for progress in status.groups.iter().filter(|progress| progress.phase == GroupPhase::Passed) {
@@ -74,9 +78,7 @@ impl Cluster {
             assert_eq!(entry.since, progress.since[&change.unit], "{at}: passes on an older entry");
         }
         let needs = progress.since.values().copied().max().unwrap();
-        // A group that ran it already (memory was lost) is not told again.
-        let told = self.told_at.get(&(id.to_string(), progress.name.clone())).copied();
-        let told = told.or(progress.gates_started_at).unwrap();
+        let told = self.told_at[&(id.to_string(), progress.name.clone())];
         assert!(group.nodes.values().any(|node| node.live), "{at}: no live node");
         let ran = group.nodes.keys().filter(|node| self.truth(node) >= needs).count();
         assert!(ran > 0, "{at}: no node really ran it");

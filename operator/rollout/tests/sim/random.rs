@@ -59,7 +59,18 @@ traffic routes/c:v2 10/s 0%";
             (12, _) => {
                 format!("query latency {}", self.pick(&["nan", "fails \"1 > 0\"", "good \"0 ≤ 1\"", "error \"x\""]))
             }
-            (13, _) => self.pick(&["stale", "backup", "clock +10m", "clock -10m", "confirm production"]).to_owned(),
+            (13, _) => self
+                .pick(&[
+                    "stale",
+                    "backup",
+                    "backup",
+                    "restore",
+                    "restore",
+                    "clock +10m",
+                    "clock -10m",
+                    "confirm production",
+                ])
+                .to_owned(),
             (14, Some(rollout)) if self.below(4) == 0 => format!("delete rollout {rollout}"),
             (15, _) if self.below(4) == 0 => format!("delete assignment {}", self.pick(&["st", "internal", "eu"])),
             (16, _) => format!("dies after {} push {environment} {unit}:{version}", 1 + self.below(6)),
