@@ -17,7 +17,13 @@ for file in "${sources[@]}"; do
   lines=$(wc -l <"$file")
   [ "$lines" -le $lines_max ] || problem "$file has $lines lines, more than $lines_max: split it"
   # Attributes of the crate may stand before its documentation.
-  grep -v -m1 -E '^(#!\[.*|)$' "$file" | grep -q '^//!' || problem "$file does not begin with //! and its single job"
+  first=$(grep -v -m1 -E '^(#!\[.*|)$' "$file" || true)
+  case $first in
+    '//!'*) ;;
+    # What include! takes is no module and cannot have //!.
+    '//'*) git grep --untracked -qF "$(basename "$file")\")" -- '*.rs' || problem "$file begins with //, not //!" ;;
+    *) problem "$file does not begin with //! and its single job" ;;
+  esac
 done
 
 mapfile -t documents < <(git ls-files --cached --others --exclude-standard -- '*.md')
