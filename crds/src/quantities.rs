@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 /// Text that is no such quantity.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -23,7 +23,8 @@ macro_rules! as_text {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+                let text = d.deserialize_any(AsWritten)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
         impl JsonSchema for $name {
@@ -35,6 +36,30 @@ macro_rules! as_text {
             }
         }
     };
+}
+
+/// The text of a quantity. People write `cpu: 5` in YAML: that a number is not enough is said by
+/// the quantity, in its own words.
+struct AsWritten;
+
+impl Visitor<'_> for AsWritten {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text such as 30s, 32Mi or 0.5%")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+    fn visit_f64<E>(self, number: f64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
 }
 
 /// A span of time: one number and a unit, `250ms`, `30s`, `10m`, `24h`.

@@ -25,10 +25,18 @@ pub struct BundleManifest {
 /// Keys and values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = super::with_environments)]
 pub struct BundleSpec {
     /// The keys and values; at most 512 KiB in all.
     pub data: BTreeMap<String, String>,
     /// Added to those of every group.
     #[serde(default)]
     pub gates: Vec<Gate>,
+}
+
+impl From<BundleSpec> for sluice_config::Bundle {
+    fn from(spec: BundleSpec) -> Self {
+        let BundleSpec { data, gates: _ } = spec;
+        Self { data }
+    }
 }

@@ -23,6 +23,7 @@ pub struct RoutesManifest {
 /// Hosts and paths to upstreams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = super::with_environments)]
 pub struct RoutesSpec {
     /// `shop.example` or `*.shop.example`.
     pub hosts: Vec<String>,
@@ -66,4 +67,26 @@ fn default_connect() -> Span {
 
 fn default_response() -> Span {
     Span::from_secs(30)
+}
+
+impl From<RoutesSpec> for sluice_config::Routes {
+    fn from(spec: RoutesSpec) -> Self {
+        let RoutesSpec { hosts, rules, gates: _ } = spec;
+        let rules = rules
+            .into_iter()
+            .map(|RouteRule { paths, upstream, fallback }| sluice_config::RouteRule {
+                paths,
+                upstream: upstream.into(),
+                fallback: fallback.map(Into::into),
+            })
+            .collect();
+        Self { hosts, rules }
+    }
+}
+
+impl From<Upstream> for sluice_config::Upstream {
+    fn from(upstream: Upstream) -> Self {
+        let Upstream { url, connect_timeout, response_timeout } = upstream;
+        Self { url, connect_timeout_ms: connect_timeout.millis(), response_timeout_ms: response_timeout.millis() }
+    }
 }

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_config::{MatchRule, OnFailure};
+use sluice_config::{BindingKind, ChainPosition, OnFailure};
 
 use super::Metadata;
 use crate::{
@@ -27,6 +27,7 @@ pub struct WorkerManifest {
 /// Where a worker stands in the chain, what it may use, its limits, its gates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = super::with_environments)]
 pub struct WorkerSpec {
     /// File beside this manifest that holds the component, `./x.wasm`.
     pub wasm: String,
@@ -47,6 +48,18 @@ pub struct WorkerSpec {
     /// Added to those of every group.
     #[serde(default)]
     pub gates: Vec<Gate>,
+}
+
+/// Hosts and paths, both as in the Gateway API; an empty list matches all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatchRule {
+    /// `shop.example` or `*.shop.example`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// `/checkout` exactly, or `/checkout/*` for that path and all below.
+    #[serde(default)]
+    pub paths: Vec<String>,
 }
 
 /// Place in the chain.
@@ -110,5 +123,31 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { cpu: Self::default_cpu(), wall: Self::default_wall(), memory: Self::default_memory() }
+    }
+}
+
+impl From<WorkerSpec> for sluice_config::Worker {
+    fn from(spec: WorkerSpec) -> Self {
+        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, on_failure, gates: _ } = spec;
+        Self {
+            chain: ChainPosition { stage: chain.stage, order: chain.order },
+            match_rules: match_rules
+                .into_iter()
+                .map(|MatchRule { hosts, paths }| sluice_config::MatchRule { hosts, paths })
+                .collect(),
+            bindings: bindings
+                .into_iter()
+                .map(|Binding { name, fetch: FetchBinding { origins } }| sluice_config::Binding {
+                    name,
+                    kind: BindingKind::Fetch { origins },
+                })
+                .collect(),
+            limits: sluice_config::Limits {
+                cpu_ms: limits.cpu.millis(),
+                wall_ms: limits.wall.millis(),
+                memory_bytes: limits.memory.0,
+            },
+            on_failure,
+        }
     }
 }

@@ -1,0 +1,197 @@
+//! Manifests in, revisions or exact words out.
+
+use std::collections::BTreeMap;
+
+use sluice_config::{BindingKind, Content, Environment, UnitKind, limits};
+use sluice_operator::source::{
+    CheckedComponents, FileError, Files, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree,
+};
+
+mod source_support;
+use source_support::{component, importing};
+
+/// Files in memory; a symbolic link is a text that starts with `->`.
+#[derive(Default)]
+struct Memory(BTreeMap<String, Vec<u8>>);
+
+impl Memory {
+    fn with(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.0.insert(path.to_owned(), content.into());
+        self
+    }
+}
+
+impl Files for Memory {
+    fn list(&self, folder: &str) -> Result<Option<Vec<ListedFile>>, FileError> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut names = BTreeMap::new();
+        for path in self.0.keys() {
+            if let Some(rest) = path.strip_prefix(&prefix) {
+                let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+                names.insert(name.to_owned(), folder);
+            }
+        }
+        let listed = names.into_iter().map(|(name, folder)| ListedFile { name, folder }).collect::<Vec<_>>();
+        Ok((!listed.is_empty() || folder.is_empty()).then_some(listed))
+    }
+
+    fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+        let bytes = self.0.get(path).ok_or_else(|| FileError::Missing(path.to_owned()))?;
+        if bytes.starts_with(b"->") {
+            return Err(FileError::Symlink(path.to_owned()));
+        }
+        if bytes.len() as u64 > bytes_max {
+            return Err(FileError::TooLarge { path: path.to_owned(), bytes: bytes.len() as u64, bytes_max });
+        }
+        Ok(bytes.clone())
+    }
+
+    fn content_id(&self, path: &str) -> Option<String> {
+        self.0.get(path).map(|bytes| sluice_config::Digest::of(bytes).to_string())
+    }
+}
+
+fn parse(files: &Memory) -> (Vec<ParsedUnit>, Vec<Problem>) {
+    let of =
+        TreeOf { namespace: "edge-team".into(), repository: "edge".into(), commit: "c0ffee".into(), path: "/".into() };
+    parse_tree(files, &of, &mut CheckedComponents::new()).unwrap()
+}
+
+fn worker(spec: &str) -> Memory {
+    let head = "apiVersion: sluice.dev/v1alpha1\nkind: Worker\nmetadata: {name: hello}\nspec:\n";
+    Memory::default()
+        .with("workers/hello/worker.yaml", format!("{head}{spec}"))
+        .with("workers/hello/hello.wasm", component(""))
+}
+
+fn routes(spec: &str) -> Memory {
+    let head = "apiVersion: sluice.dev/v1alpha1\nkind: Routes\nmetadata: {name: shop}\nspec:\n";
+    Memory::default().with("routes/shop.yaml", format!("{head}{spec}"))
+}
+
+fn config(text: &str) -> Memory {
+    Memory::default().with("config/flags.yaml", text)
+}
+
+const WASM: &str = "  wasm: ./hello.wasm\n  chain: {stage: edge}\n";
+
+#[test]
+fn a_worker_becomes_a_revision_with_each_environment_merged() {
+    let text = "  wasm: ./hello.wasm
+  chain: {stage: security, order: 20}
+  match:
+  - hosts: [shop.example, '*.shop.example']
+    paths: [/checkout/*]
+  bindings:
+  - name: owners
+    fetch: {origins: ['http://owners.default.svc:8080']}
+  limits: {cpu: 5ms, memory: 64Mi}
+  onFailure: open
+  gates:
+  - {name: soak, soak: {duration: 10m, minRequests: 100}}
+  environments:
+    staging:
+      match: [{hosts: [shop.staging.example]}]
+      limits: {cpu: 10ms}
+";
+    let (units, problems) = parse(&worker(text));
+    assert_eq!(problems, []);
+    let parsed = units[0].result.as_ref().unwrap();
+    assert_eq!(units[0].unit.to_string(), "edge-team/hello");
+    assert_eq!(parsed.source.path, "workers/hello/worker.yaml");
+    assert_eq!(parsed.source.artifact_path.as_deref(), Some("workers/hello/hello.wasm"));
+    assert_eq!(parsed.digest, parsed.revision.digest().unwrap());
+    assert_eq!(parsed.revision.gates.len(), 1);
+    let Content::Worker(staging) = parsed.revision.content(Environment::Staging) else { panic!() };
+    let Content::Worker(production) = parsed.revision.content(Environment::Production) else { panic!() };
+    assert_eq!(staging.match_rules[0].hosts, ["shop.staging.example"]);
+    assert_eq!(staging.match_rules[0].paths, Vec::<String>::new(), "lists are replaced");
+    assert_eq!((staging.limits.cpu_ms, staging.limits.memory_bytes), (10, 64 << 20), "maps are merged");
+    assert_eq!((production.limits.cpu_ms, production.limits.wall_ms), (5, 1000));
+    assert_eq!(production.match_rules[0].paths, ["/checkout/*"]);
+    let BindingKind::Fetch { origins } = &production.bindings[0].kind;
+    assert_eq!(origins, &["http://owners.default.svc:8080"]);
+}
+
+#[test]
+fn the_digest_is_of_the_content_not_of_its_form() {
+    let plain = worker(WASM);
+    let spaced =
+        worker("  # a comment\n  chain:\n    stage: 'edge'\n    order: 0\n  wasm: hello.wasm\n  environments:\n");
+    let digest = |files: &Memory| parse(files).0[0].result.as_ref().unwrap().digest.clone();
+    assert_eq!(digest(&plain), digest(&spaced));
+    let other = worker(WASM).with("workers/hello/hello.wasm", component("other"));
+    assert_ne!(digest(&plain), digest(&other));
+}
+
+#[test]
+fn one_bad_file_stalls_its_own_unit_alone() {
+    let files = worker(WASM)
+        .with("config/flags.yaml", "spec: [")
+        .with("config/Bad_Name.yaml", "")
+        .with("routes/old.yml", "")
+        .with("routes/README.md", "")
+        .with("workers/README.md", "");
+    let (units, problems) = parse(&files);
+    let of: Vec<_> = units.iter().map(|u| (u.unit.kind, u.unit.name.as_str(), u.result.is_ok())).collect();
+    assert_eq!(of, [(UnitKind::Worker, "hello", true), (UnitKind::Config, "flags", false)]);
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "routes/old.yml:1:1: files that end in .yml are not read: rename it to old.yaml",
+            "config/Bad_Name.yaml:1:1: `Bad_Name` is no name of a unit: write 1 to 40 of a-z, 0-9 and -, with no - at either end",
+        ]
+    );
+}
+
+#[test]
+fn a_component_is_checked_once() {
+    let mut known = CheckedComponents::new();
+    let of = TreeOf { namespace: "n".into(), repository: "r".into(), commit: "c".into(), path: "/".into() };
+    parse_tree(&worker(WASM), &of, &mut known).unwrap();
+    assert_eq!(known.len(), 1);
+    let (id, _) = known.pop_first().unwrap();
+    known.insert(id, Err("asked from memory".into()));
+    let (units, _) = parse_tree(&worker(WASM), &of, &mut known).unwrap();
+    assert_eq!(
+        units[0].result.as_ref().unwrap_err().to_string(),
+        "workers/hello/worker.yaml:5:9: wasm: asked from memory"
+    );
+}
+
+#[test]
+fn a_repository_may_have_its_units_in_a_folder() {
+    let files = Memory::default().with("edge/config/flags.yaml", FLAGS);
+    let mut of = TreeOf { namespace: "n".into(), repository: "r".into(), commit: "c".into(), path: "/edge".into() };
+    let (units, _) = parse_tree(&files, &of, &mut CheckedComponents::new()).unwrap();
+    assert_eq!(units[0].path, "edge/config/flags.yaml");
+    of.path = "/elsewhere".into();
+    let missing = parse_tree(&files, &of, &mut CheckedComponents::new()).unwrap_err();
+    assert_eq!(missing, FileError::Missing("elsewhere".into()), "not: all units are gone");
+}
+
+const FLAGS: &str = "apiVersion: sluice.dev/v1alpha1\nkind: Config\nmetadata: {name: flags}\nspec: {data: {a: b}}\n";
+
+/// Name, files, what is said of the one unit in them.
+fn bad_inputs() -> Vec<(&'static str, Memory, &'static str)> {
+    include!("source_support/bad_inputs.rs")
+}
+
+#[test]
+fn every_bad_input_is_told_with_place_and_remedy() {
+    let mut wrong = Vec::new();
+    let inputs = bad_inputs();
+    assert!(inputs.len() >= 30);
+    for (name, files, expected) in inputs {
+        let (units, _) = parse(&files);
+        let said = match &units[0].result {
+            Ok(_) => "accepted".to_owned(),
+            Err(problem) => problem.to_string(),
+        };
+        if said != expected {
+            wrong.push(format!("{name}\n  said:     {said}\n  expected: {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
