@@ -2,5 +2,6 @@
 
 pub mod git_server;
 pub mod prometheus;
+pub mod targets;
 pub mod traffic;
 pub mod upstream;

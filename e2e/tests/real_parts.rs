@@ -58,8 +58,31 @@ async fn git_takes_commits(cluster: &Cluster) -> Result<()> {
 
 async fn prometheus_sees_the_cluster(cluster: &Cluster) -> Result<()> {
     let prometheus = Prometheus::start(cluster).await?;
-    ensure!(prometheus.query("vector(1)").await?.len() == 1);
+    cluster.apply(&metrics_pod()).await?;
+    prometheus.wait_targets(1, LIMIT).await?;
+    let values = prometheus.query("answer{sluice_dev_group=\"canary\"}").await?;
+    ensure!(values.first().is_some_and(|value| value["value"][1] == "42"), "{values:?}");
     Ok(())
+}
+
+/// Stands in for the dataplane: same labels and annotation, one metric.
+fn metrics_pod() -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "dataplane",
+            "namespace": "sluice-system",
+            "labels": {"app.kubernetes.io/name": "sluice-dataplane", "sluice.dev/group": "canary"},
+            "annotations": {"prometheus.io/port": "9100"},
+        },
+        "spec": {"containers": [{
+            "name": "metrics",
+            "image": sluice_e2e::image::BUSYBOX,
+            "imagePullPolicy": "Never",
+            "command": ["sh", "-c", "mkdir /tmp/w; echo answer 42 >/tmp/w/metrics; exec httpd -f -p 9100 -h /tmp/w"],
+        }]},
+    })
 }
 
 async fn traffic_counts_an_outage(cluster: &Cluster) -> Result<()> {

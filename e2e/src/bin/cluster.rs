@@ -1,10 +1,10 @@
 //! `cluster`: brings local Kubernetes clusters up and down.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use sluice_e2e::{Cluster, Options, cluster, state, teardown};
+use sluice_e2e::{Cluster, Options, cluster, parts::targets, state, teardown};
 
 /// Local Kubernetes clusters made of real parts.
 #[derive(Parser)]
@@ -31,6 +31,14 @@ enum Command {
     Kubeconfig {
         #[arg(long, default_value = "sluice")]
         name: String,
+    },
+    /// Keep Prometheus's file of targets up to date: the harness starts this itself.
+    #[command(hide = true)]
+    FollowTargets {
+        #[arg(long)]
+        kubeconfig: PathBuf,
+        #[arg(long)]
+        file: PathBuf,
     },
     /// List processes, devices, mounts and control groups that no cluster owns; fails if there are any.
     Leftovers,
@@ -70,6 +78,7 @@ async fn main() -> Result<()> {
             println!("{}", Cluster::open(&name)?.kubeconfig_path().display());
             Ok(())
         }
+        Command::FollowTargets { kubeconfig, file } => targets::follow(&kubeconfig, &file).await,
         Command::Leftovers => leftovers(),
     }
 }

@@ -1,18 +1,20 @@
-//! Prometheus on the bridge, finding the dataplane's pods through the API server and scraping them.
+//! Prometheus on the bridge, scraping the dataplane's pods.
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
+    parts::targets::NAMESPACE,
     process::Spawn,
     tools,
     wait::{Look, until},
 };
 
 const PROCESS: &str = "prometheus";
+const TARGETS_PROCESS: &str = "prometheus-targets";
 const USER: &str = "sluice-e2e-prometheus";
 
 /// The port on the bridge.
@@ -39,9 +41,19 @@ impl<'a> Prometheus<'a> {
     pub async fn resume(&self) -> Result<()> {
         let folder = self.cluster.folder()?.join("prometheus");
         fs::create_dir_all(&folder)?;
-        let kubeconfig = self.cluster.user_kubeconfig(USER, &[])?;
+        let targets = folder.join("targets.json");
+        if !targets.exists() {
+            fs::write(&targets, "[]")?;
+        }
+        // A process of its own, because scraping goes on when the harness has ended.
+        let follow = Spawn::new(TARGETS_PROCESS, tools::own_binary("cluster")?)
+            .args(["follow-targets", "--kubeconfig"])
+            .arg(self.cluster.user_kubeconfig(USER, &[])?.to_string_lossy())
+            .arg("--file")
+            .arg(targets.to_string_lossy());
+        self.cluster.start_process(&follow)?;
         let config = folder.join("prometheus.json");
-        fs::write(&config, serde_json::to_string_pretty(&config_of(&kubeconfig.to_string_lossy()))?)?;
+        fs::write(&config, serde_json::to_string_pretty(&config_of(&targets))?)?;
         let program = tools::packaged("prometheus").context("prometheus is missing: apt-get install prometheus")?;
         let spawn = Spawn::new(PROCESS, program)
             .arg(format!("--config.file={}", config.display()))
@@ -90,43 +102,22 @@ impl<'a> Prometheus<'a> {
     }
 }
 
-fn config_of(kubeconfig: &str) -> Value {
-    let keep = |label: &str, wanted: &str| json!({"source_labels": [label], "regex": wanted, "action": "keep"});
-    let copy = |label: &str, to: &str| json!({"source_labels": [label], "target_label": to});
+fn config_of(targets: &Path) -> Value {
     json!({
         "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"},
         "scrape_configs": [{
             "job_name": "sluice-dataplane",
-            "kubernetes_sd_configs": [{
-                "role": "pod",
-                "kubeconfig_file": kubeconfig,
-                "namespaces": {"names": ["sluice-system"]},
-            }],
-            "relabel_configs": [
-                keep("__meta_kubernetes_pod_label_app_kubernetes_io_name", "sluice-dataplane"),
-                keep("__meta_kubernetes_pod_phase", "Running"),
-                {
-                    "source_labels": ["__meta_kubernetes_pod_ip", "__meta_kubernetes_pod_annotation_prometheus_io_port"],
-                    "separator": ":",
-                    "target_label": "__address__",
-                },
-                // Each declared port is a target of its own; only the address from the annotation counts.
-                {"regex": "__meta_kubernetes_pod_container_.*", "action": "labeldrop"},
-                copy("__meta_kubernetes_namespace", "namespace"),
-                copy("__meta_kubernetes_pod_name", "pod"),
-                copy("__meta_kubernetes_pod_node_name", "node"),
-                {"regex": "__meta_kubernetes_pod_label_(sluice_dev_.+)", "replacement": "$1", "action": "labelmap"},
-            ],
+            "file_sd_configs": [{"files": [targets], "refresh_interval": "2s"}],
         }],
     })
 }
 
 /// Pods in one namespace and nothing else.
 fn reader_role() -> Value {
-    let metadata = json!({"name": USER, "namespace": "sluice-system"});
+    let metadata = json!({"name": USER, "namespace": NAMESPACE});
     let group = "rbac.authorization.k8s.io";
     json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "sluice-system"}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {
             "apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata,
             "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
