@@ -68,7 +68,7 @@ pub struct Options {
     pub refused_addresses: BTreeSet<IpAddr>,
     /// PEM certificates of private authorities that git servers' certificates may come from.
     pub extra_ca_pem: Option<Vec<u8>>,
-    /// Time for one poll with all its requests.
+    /// Time for one answer of a git server; a poll needs one, and another for what is new.
     pub timeout: Duration,
     /// Bytes of one answer of a git server, on the wire.
     pub fetch_bytes_max: u64,

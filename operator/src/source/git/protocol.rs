@@ -70,9 +70,9 @@ impl Advertisement {
         if self.capabilities.is_empty() {
             return Err(SourceError::Empty);
         }
-        for needed in ["shallow", "side-band-64k", "ofs-delta"] {
+        // An empty repository advertises them too: what lacks them is no usable server.
+        for needed in ["shallow", "side-band-64k"] {
             if !self.has(needed) {
-                // An empty repository advertises them too: what lacks them is no usable server.
                 return Err(SourceError::NotGit(format!("the server lacks {needed}")));
             }
         }
@@ -84,6 +84,13 @@ impl Advertisement {
 
     fn has(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|c| c == capability)
+    }
+
+    /// What of it is used, for [`Want::capabilities`]. Some servers insist on detailed acknowledgements.
+    pub(super) fn capabilities(&self) -> String {
+        let optional = ["ofs-delta", "no-progress", "multi_ack_detailed"];
+        let offered = optional.into_iter().filter(|c| self.has(c)).collect::<Vec<_>>().join(" ");
+        format!("side-band-64k {offered} agent=sluice")
     }
 
     /// Whether a commit that is no head may be asked for.
@@ -100,6 +107,8 @@ pub(super) struct Want<'a> {
     pub(super) have: &'a [Oid],
     /// The whole history instead of the commits alone.
     pub(super) history: bool,
+    /// [`Advertisement::capabilities`] of the server.
+    pub(super) capabilities: &'a str,
 }
 
 impl Want<'_> {
@@ -107,8 +116,8 @@ impl Want<'_> {
     pub(super) fn body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         for (i, commit) in self.commits.iter().enumerate() {
-            let extra = if i == 0 { " side-band-64k ofs-delta no-progress agent=sluice" } else { "" };
-            line(&mut body, &format!("want {commit}{extra}\n"));
+            let capabilities = if i == 0 { format!(" {}", self.capabilities) } else { String::new() };
+            line(&mut body, &format!("want {commit}{capabilities}\n"));
         }
         for commit in self.have {
             line(&mut body, &format!("shallow {commit}\n"));
@@ -160,9 +169,10 @@ impl Demux {
         if let Some(reason) = line.strip_prefix(b"ERR ") {
             return Err(refused(reason));
         }
-        if !self.in_pack {
-            // `shallow` lines come first, then one NAK or ACK, then the pack.
-            self.in_pack = line.starts_with(b"NAK") || line.starts_with(b"ACK ");
+        // `shallow` lines come first, then NAK or ACKs, then the pack, whose first bytes are band numbers.
+        let acknowledges = line.starts_with(b"NAK") || line.starts_with(b"ACK ");
+        if acknowledges || !self.in_pack {
+            self.in_pack |= acknowledges;
             return Ok(());
         }
         match line.split_first() {

@@ -12,7 +12,8 @@ use crate::source::{Options, SourceError};
 /// A URL that passed: http or https, a host, no user, no query.
 #[derive(Clone, Debug)]
 pub(super) struct GitUrl {
-    base: String,
+    /// Without a slash at its end.
+    pub(super) base: String,
     /// Host alone, for messages.
     pub(super) host: String,
 }
