@@ -308,7 +308,10 @@ pub struct GateStatus {
     pub errors: u64,
     /// Time that was watched; only this counts for a soak, so no clock that jumps can shorten one.
     pub watched: Span,
-    /// End of the last sample that counted; for a soak, until when it was watched.
+    /// Until when it was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched_until: Option<MicroTime>,
+    /// End of the last sample that counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sample_at: Option<MicroTime>,
     /// How often its Job was started again after one that could not be run.

@@ -1,0 +1,105 @@
+//! Kubernetes Events: each thing is said once, on the object that it is about.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event as KubeEvent},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{Api, ResourceExt, api::ObjectMeta};
+use sluice_config::Digest;
+use sluice_rollout::{Event, Reason, Severity};
+
+use crate::writer::{Kind, WriteError, Writer};
+
+/// Says things.
+#[derive(Clone, Debug)]
+pub struct Events {
+    writer: Writer,
+    instance: String,
+    namespace: String,
+}
+
+impl Events {
+    /// As this replica; what concerns the whole cluster is said in `namespace`.
+    #[must_use]
+    pub fn new(writer: Writer, instance: &str, namespace: &str) -> Self {
+        Self { writer, instance: instance.to_owned(), namespace: namespace.to_owned() }
+    }
+
+    /// Says what the planner wants said, once its write is stored. `salt` tells this write from others.
+    pub async fn say<K: Kind>(&self, about: &K, event: &Event, salt: &str) {
+        let warning = match event.severity {
+            Severity::Normal => false,
+            Severity::Warning => true,
+        };
+        self.publish(about, warning, reason(event.reason), &event.note, salt).await;
+    }
+
+    /// Says one thing. The same thing with the same salt is said once, however often it is published.
+    pub async fn publish<K: Kind>(&self, about: &K, warning: bool, reason: &str, note: &str, salt: &str) {
+        let reference = about.object_ref(&());
+        let namespace = reference.namespace.clone().unwrap_or_else(|| self.namespace.clone());
+        let event = self.event(reference, &namespace, (warning, reason, note), salt);
+        let api: Api<KubeEvent> = Api::namespaced(self.writer.client().clone(), &namespace);
+        match self.writer.create(&api, None, &event).await {
+            Ok(_) | Err(WriteError::Conflict { .. }) => {}
+            Err(error) => tracing::warn!(%error, object = about.name_any(), reason, note, "an event was lost"),
+        }
+    }
+
+    fn event(
+        &self,
+        regarding: ObjectReference,
+        namespace: &str,
+        (warning, reason, note): (bool, &str, &str),
+        salt: &str,
+    ) -> KubeEvent {
+        let mut said = format!("{}\n{reason}\n{note}\n{salt}", regarding.uid.as_deref().unwrap_or_default());
+        let _infallible = write!(said, "\n{}", regarding.kind.as_deref().unwrap_or_default());
+        let digest = Digest::of(said.as_bytes());
+        let object = regarding.name.as_deref().unwrap_or_default();
+        let object: String = object.chars().take(220).collect();
+        KubeEvent {
+            metadata: ObjectMeta {
+                name: Some(format!("{object}.{}", &digest.as_str()[..16])),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(reason.to_owned()),
+            action: Some(reason.to_owned()),
+            note: Some(note.chars().take(1000).collect()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            reporting_controller: Some("sluice.dev/operator".to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            regarding: Some(regarding),
+            ..KubeEvent::default()
+        }
+    }
+}
+
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Started => "Started",
+        Reason::EvidenceOverridden => "EvidenceOverridden",
+        Reason::GroupStarted => "GroupStarted",
+        Reason::GatesStarted => "GatesStarted",
+        Reason::GatesRestarted => "GatesRestarted",
+        Reason::GroupPassed => "GroupPassed",
+        Reason::GroupSkipped => "GroupSkipped",
+        Reason::Paused => "Paused",
+        Reason::Resumed => "Resumed",
+        Reason::Reverting => "Reverting",
+        Reason::Reverted => "Reverted",
+        Reason::RevertUnconfirmed => "RevertUnconfirmed",
+        Reason::Aborted => "Aborted",
+        Reason::Succeeded => "Succeeded",
+        Reason::Superseded => "Superseded",
+        Reason::Rejected => "Rejected",
+        Reason::Retried => "Retried",
+        Reason::Adopted => "Adopted",
+        Reason::AssignmentRestored => "AssignmentRestored",
+    }
+}

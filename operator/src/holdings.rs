@@ -1,0 +1,132 @@
+//! Artifacts on this replica: kept before anything names them, and all that is assigned. A replica is ready
+//! only while it holds what nodes may ask for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
+use sluice_config::{Artifact, Digest, UnitRef};
+use sluice_crds::{Repository, RepositorySpec, Revision, RevisionSpec};
+use tokio::sync::watch;
+
+use crate::{
+    artifacts::{FromGit, Store, Supply},
+    polls,
+    source::{Credentials, ParsedRevision, RepositoryId},
+    stores::Stores,
+};
+
+/// Changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(200);
+/// What could not be had is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What this replica holds.
+#[derive(Clone)]
+pub struct Holdings {
+    store: Store,
+    supply: Supply,
+    stores: Stores,
+    client: Client,
+}
+
+impl Holdings {
+    /// Over a store and where it is filled from.
+    #[must_use]
+    pub fn new(store: Store, supply: Supply, stores: Stores, client: Client) -> Self {
+        Self { store, supply, stores, client }
+    }
+
+    /// Makes sure that a revision's artifact is on this replica's disk.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn keep(
+        &self,
+        id: &RepositoryId,
+        spec: &RepositorySpec,
+        credentials: Option<&Credentials>,
+        parsed: &ParsedRevision,
+    ) -> Result<(), String> {
+        let Some(at) = &parsed.artifact else { return Ok(()) };
+        let from = FromGit { repository: id, spec, credentials, commit: &at.commit, path: &at.path };
+        self.supply.ensure(&at.artifact, Some(&from)).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Holds what is assigned, on every replica, and tells what is missing.
+    pub async fn hold(self, missing: watch::Sender<String>) {
+        let mut changes = self.stores.changes();
+        loop {
+            changes.mark_unchanged();
+            let assigned = self.assigned();
+            let digests: BTreeSet<Digest> = assigned.keys().cloned().collect();
+            let before = self.store.missing(&digests);
+            // Whoever is asked for what it lacks must not be asked.
+            tell(&missing, &before);
+            for digest in &before {
+                if let Some((revision, artifact)) = assigned.get(digest) {
+                    self.fetch(revision, artifact).await;
+                }
+            }
+            let after = self.store.missing(&digests);
+            tell(&missing, &after);
+            let again =
+                async { if after.is_empty() { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = again => {}
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    /// Artifacts of every revision that an assignment names, also of those that are gone back to.
+    fn assigned(&self) -> BTreeMap<Digest, (std::sync::Arc<Revision>, Artifact)> {
+        let mut named: BTreeSet<(UnitRef, Digest)> = BTreeSet::new();
+        for assignment in self.stores.assignments.state() {
+            for entry in &assignment.spec.wire.entries {
+                let digests = entry.revision.iter().chain(&entry.stable);
+                named.extend(digests.map(|digest| (entry.unit(), digest.clone())));
+            }
+        }
+        let find = |(unit, digest): (UnitRef, Digest)| {
+            let name = RevisionSpec::object_name(&unit, &digest);
+            let revision = self.stores.revisions.get(&ObjectRef::new(&name).within(&unit.namespace))?;
+            let artifact = revision.spec.content.artifact.clone()?;
+            Some((artifact.digest.clone(), (revision, artifact)))
+        };
+        named.into_iter().filter_map(find).collect()
+    }
+
+    async fn fetch(&self, revision: &Revision, artifact: &Artifact) {
+        let Some(namespace) = revision.namespace() else { return };
+        let seen = &revision.spec.source;
+        let id = RepositoryId { namespace, name: seen.repository.clone() };
+        let key = ObjectRef::<Repository>::new(&id.name).within(&id.namespace);
+        let repository = self.stores.repositories.get(&key);
+        let credentials = match &repository {
+            Some(repository) => polls::credentials(&self.client, &id, &repository.spec).await.ok().flatten(),
+            None => None,
+        };
+        let from = repository.as_ref().zip(seen.artifact_path.as_ref()).map(|(repository, path)| FromGit {
+            repository: &id,
+            spec: &repository.spec,
+            credentials: credentials.as_ref(),
+            commit: &seen.commit,
+            path,
+        });
+        if let Err(error) = self.supply.ensure(artifact, from.as_ref()).await {
+            tracing::warn!(revision = revision.name_any(), %error, "an assigned artifact is not here");
+        }
+    }
+}
+
+fn tell(missing: &watch::Sender<String>, digests: &BTreeSet<Digest>) {
+    let text = match digests.first() {
+        None => String::new(),
+        Some(first) => format!("{} assigned artifacts are not here yet, {} for one\n", digests.len(), first.short()),
+    };
+    missing.send_if_modified(|old| (*old != text).then(|| *old = text).is_some());
+}

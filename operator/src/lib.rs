@@ -1,0 +1,29 @@
+//! The operator: all of its I/O. What follows from what is decided in `sluice-rollout`.
+
+pub mod artifacts;
+pub mod assign;
+pub mod conditions;
+pub mod config;
+pub mod convert;
+pub mod events;
+pub mod execute;
+pub mod gates;
+pub mod groups;
+pub mod health;
+pub mod holdings;
+pub mod labels;
+pub mod lease;
+pub mod metrics;
+pub mod nodes;
+pub mod observe;
+pub mod polls;
+pub mod publish;
+pub mod reconcile;
+pub mod remember;
+pub mod report;
+pub mod run;
+pub mod source;
+pub mod status;
+pub mod stores;
+pub mod times;
+pub mod writer;

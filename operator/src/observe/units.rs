@@ -1,0 +1,152 @@
+//! Units, the repositories that they come from, and their revisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+use sluice_config as wire;
+use sluice_crds as crd;
+use sluice_rollout::{
+    Digest, Environment, Head, Repository, RepositoryId, Revision, Rollout, RolloutId, StagingEvidence, Target, Time,
+    Unit, UnitId,
+};
+
+use crate::{
+    convert::{gates, ids, memory},
+    stores::Stores,
+};
+
+pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
+    let read = |object: std::sync::Arc<crd::Unit>| {
+        let namespace = object.namespace()?;
+        let spec = &object.spec;
+        let created = object.creation_timestamp()?;
+        let mut unit = Unit {
+            resource_version: object.resource_version()?,
+            repository: RepositoryId { namespace: namespace.clone(), name: spec.repository.clone() },
+            created_at: Time(created.0.as_millisecond()),
+            heads: BTreeMap::new(),
+            memory: BTreeMap::new(),
+        };
+        for (environment, stored) in [
+            (Environment::Staging, &spec.environments.staging),
+            (Environment::Production, &spec.environments.production),
+        ] {
+            unit.heads.insert(environment, head(stored.head.as_ref()));
+            unit.memory.insert(environment, memory::read(&namespace, stored));
+        }
+        Some((ids::unit(spec.kind, &namespace, &spec.name), unit))
+    };
+    stores.units.state().into_iter().filter_map(read).collect()
+}
+
+/// A branch that cannot be read for now still wants what it wanted last.
+fn head(stored: Option<&crd::Head>) -> Head {
+    match stored {
+        Some(head) => Head::Wants {
+            target: ids::target(head.digest.as_ref()),
+            commit: head.commit.clone(),
+            author: head.author.clone(),
+        },
+        None => Head::Unknown { reason: "it was not read yet".to_owned() },
+    }
+}
+
+pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository> {
+    let read = |object: std::sync::Arc<crd::Repository>| {
+        let id = RepositoryId { namespace: object.namespace()?, name: object.name_any() };
+        let staging_evidence = match object.spec.staging_evidence {
+            crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
+            crd::StagingEvidence::None => StagingEvidence::None,
+        };
+        let removals_confirmed = object.spec.verbs.confirm_removal.as_deref().map(|c| confirmed(stores, &id, c));
+        Some((id, Repository { staging_evidence, removals_confirmed: removals_confirmed.unwrap_or_default() }))
+    };
+    stores.repositories.state().into_iter().filter_map(read).collect()
+}
+
+/// Environments in which every removal that is not done yet came with the confirmed commit: the
+/// confirmation of one commit is none of the next.
+fn confirmed(stores: &Stores, id: &RepositoryId, commit: &str) -> BTreeSet<Environment> {
+    let units = stores.units.state_filter(|unit| {
+        unit.spec.repository == id.name && unit.metadata.namespace.as_deref() == Some(id.namespace.as_str())
+    });
+    let of = |environment: Environment, memory: fn(&crd::Unit) -> &crd::Memory| {
+        let mut open = units.iter().map(|unit| memory(unit)).filter_map(|m| {
+            let head = m.head.as_ref().filter(|head| head.digest.is_none())?;
+            let stands = m.stable.as_ref().is_some_and(|stable| stable.digest.is_some());
+            stands.then_some(&head.commit)
+        });
+        let prefix = commit.len() >= 7;
+        open.all(|c| prefix && c.starts_with(commit)).then_some(environment)
+    };
+    let staging = of(Environment::Staging, |unit| &unit.spec.environments.staging);
+    let production = of(Environment::Production, |unit| &unit.spec.environments.production);
+    staging.into_iter().chain(production).collect()
+}
+
+/// What was parsed of revisions so far.
+#[derive(Debug, Default)]
+pub(super) struct Revisions {
+    parsed: BTreeMap<Digest, Revision>,
+}
+
+impl Revisions {
+    /// Every revision that a head, a memory or a rollout under way names.
+    pub(super) fn of(
+        &mut self,
+        stores: &Stores,
+        units: &BTreeMap<UnitId, Unit>,
+        rollouts: &BTreeMap<RolloutId, Rollout>,
+    ) -> BTreeMap<Digest, Revision> {
+        let named = named(units, rollouts);
+        self.parsed.retain(|digest, _| named.contains(digest));
+        if named.iter().any(|digest| !self.parsed.contains_key(digest)) {
+            for object in stores.revisions.state() {
+                let digest = ids::digest(&object.spec.digest);
+                if named.contains(&digest) && !self.parsed.contains_key(&digest) {
+                    match revision(&object.spec.content) {
+                        Ok(revision) => drop(self.parsed.insert(digest, revision)),
+                        Err(error) => tracing::warn!(revision = object.name_any(), %error, "gates cannot be read"),
+                    }
+                }
+            }
+        }
+        self.parsed.clone()
+    }
+}
+
+fn named(units: &BTreeMap<UnitId, Unit>, rollouts: &BTreeMap<RolloutId, Rollout>) -> BTreeSet<Digest> {
+    let heads = units.values().flat_map(|unit| unit.heads.values()).filter_map(|head| match head {
+        Head::Wants { target, .. } => Some(target),
+        Head::Unknown { .. } => None,
+    });
+    let stable = units.values().flat_map(|unit| unit.memory.values()).filter_map(|memory| memory.stable.as_ref());
+    let open = rollouts.values().filter(|rollout| !rollout.status.phase.is_over());
+    let targets = open.flat_map(|rollout| &rollout.spec.units).map(|change| &change.target);
+    heads.chain(stable).chain(targets).filter_map(Target::digest).cloned().collect()
+}
+
+/// A gate that this operator cannot read holds the revision back as a whole: none is skipped in silence.
+fn revision(content: &wire::Revision) -> Result<Revision, serde_json::Error> {
+    let gates: Vec<crd::Gate> =
+        content.gates.iter().map(|gate| serde_json::from_value(gate.clone())).collect::<Result<_, _>>()?;
+    Ok(Revision {
+        gates: gates::read_specs(&gates),
+        refers_to: BTreeSet::new(),
+        claims: Environment::ALL
+            .into_iter()
+            .map(|environment| (environment, claims(content.content(ids::wire_environment(environment)))))
+            .collect(),
+    })
+}
+
+/// Only route tables own hosts and paths: that two workers see one request is the point of a chain.
+fn claims(content: &wire::Content) -> BTreeSet<String> {
+    match content {
+        wire::Content::Routes(routes) => {
+            let paths = || routes.rules.iter().flat_map(|rule| &rule.paths);
+            routes.hosts.iter().flat_map(|host| paths().map(move |path| format!("{host}{path}"))).collect()
+        }
+        wire::Content::Worker(_) | wire::Content::Config(_) => BTreeSet::new(),
+    }
+}

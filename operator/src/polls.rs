@@ -1,0 +1,137 @@
+//! One task a Repository, on the leader: asks git at the Repository's interval and publishes what it says.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use sluice_crds::{Repository, RepositorySpec};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    execute::Hands,
+    holdings::Holdings,
+    publish::{self, Problems},
+    source::{Credentials, RepositoryId, Source},
+};
+
+/// What is wrong with units' files, as of each repository's last poll by this process.
+pub type Reports = BTreeMap<RepositoryId, Problems>;
+
+/// What every poll needs.
+#[derive(Clone)]
+pub struct Poller {
+    /// Reads git.
+    pub source: Source,
+    /// Writes to the cluster.
+    pub hands: Hands,
+    /// Keeps artifacts.
+    pub holdings: Arc<Holdings>,
+    /// Where problems are told.
+    pub reports: watch::Sender<Reports>,
+}
+
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Poller {
+    /// Polls every Repository that there is, as long as it is not dropped.
+    pub async fn run(self) {
+        let stores = self.hands.stores.clone();
+        let mut changes = stores.changes();
+        let mut tasks: BTreeMap<RepositoryId, (RepositorySpec, Task)> = BTreeMap::new();
+        loop {
+            let repositories: BTreeMap<_, _> = stores.repositories.state().into_iter().filter_map(known).collect();
+            tasks.retain(|id, (spec, _)| repositories.get(id).is_some_and(|r| r.spec == *spec));
+            let gone = |id: &RepositoryId| !repositories.contains_key(id);
+            self.reports.send_if_modified(|all| {
+                let before = all.len();
+                all.retain(|id, _| !gone(id));
+                all.len() != before
+            });
+            for (id, repository) in repositories {
+                tasks.entry(id.clone()).or_insert_with(|| {
+                    let task = self.clone().follow(id, repository.spec.clone());
+                    (repository.spec.clone(), Task(tokio::spawn(task)))
+                });
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn follow(self, id: RepositoryId, spec: RepositorySpec) {
+        let interval = spec.interval.duration().max(Duration::from_secs(1));
+        loop {
+            self.poll(&id, &spec).await;
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    async fn poll(&self, id: &RepositoryId, spec: &RepositorySpec) {
+        let (heads, credentials) = match self.credentials(id, spec).await {
+            Ok(credentials) => (self.source.poll(id, spec, credentials.as_ref()).await, credentials),
+            Err(trouble) => {
+                self.hands.writer.metrics().polled(&id.namespace, &id.name, "error");
+                return publish::trouble(&self.hands, id, "SecretMissing", &trouble, true).await;
+            }
+        };
+        match heads {
+            Ok(heads) => {
+                self.hands.writer.metrics().polled(&id.namespace, &id.name, "ok");
+                let input = publish::Input { id, spec, credentials: credentials.as_ref(), heads: &heads };
+                let problems = publish::publish(&self.hands, &self.holdings, &input).await;
+                self.reports.send_if_modified(|all| {
+                    let known = all.get(id) == Some(&problems);
+                    if !known {
+                        all.insert(id.clone(), problems);
+                    }
+                    !known
+                });
+            }
+            Err(error) => {
+                self.hands.writer.metrics().polled(&id.namespace, &id.name, "error");
+                publish::trouble(&self.hands, id, error.reason(), &error.to_string(), error.stalled()).await;
+            }
+        }
+    }
+
+    async fn credentials(&self, id: &RepositoryId, spec: &RepositorySpec) -> Result<Option<Credentials>, String> {
+        credentials(self.hands.writer.client(), id, spec).await
+    }
+}
+
+/// What the Secret of a Repository holds, read from its own namespace and no other.
+///
+/// # Errors
+/// The Secret is not there, cannot be read, or lacks a key.
+pub async fn credentials(
+    client: &kube::Client,
+    id: &RepositoryId,
+    spec: &RepositorySpec,
+) -> Result<Option<Credentials>, String> {
+    let Some(reference) = &spec.secret_ref else { return Ok(None) };
+    let name = &reference.name;
+    let api: Api<Secret> = Api::namespaced(client.clone(), &id.namespace);
+    let secret = match api.get_opt(name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => return Err(format!("Secret {name} is not there: create it with username and password")),
+        Err(error) => return Err(format!("Secret {name} cannot be read: {error}")),
+    };
+    let key = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
+        text.ok_or_else(|| format!("Secret {name} has no key {key}: add it (a token goes into password)"))
+    };
+    Ok(Some(Credentials { username: key("username")?, password: key("password")? }))
+}
+
+fn known(repository: Arc<Repository>) -> Option<(RepositoryId, Arc<Repository>)> {
+    let id = RepositoryId { namespace: repository.namespace()?, name: repository.name_any() };
+    repository.metadata.deletion_timestamp.is_none().then_some((id, repository))
+}

@@ -1,0 +1,123 @@
+//! From what a poll saw to the cluster: artifacts first, then Revisions, then the heads that name them.
+
+mod heads;
+mod repository;
+
+use std::collections::BTreeMap;
+
+use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
+use sluice_config::{Environment, UnitRef};
+use sluice_crds::{RepositorySpec, Revision, RevisionSpec};
+
+use crate::{
+    execute::Hands,
+    holdings::Holdings,
+    source::{Credentials, Heads, ParsedRevision, RepositoryId},
+    writer::WriteError,
+};
+
+pub use repository::trouble;
+
+/// What is wrong with units' files: a reason in one word, and a sentence with file and line.
+pub type Problems = BTreeMap<UnitRef, (String, String)>;
+
+/// What a poll saw, and of what.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Which repository.
+    pub id: &'a RepositoryId,
+    /// As it was polled.
+    pub spec: &'a RepositorySpec,
+    /// To fetch artifacts with.
+    pub credentials: Option<&'a Credentials>,
+    /// The heads.
+    pub heads: &'a Heads,
+}
+
+/// What each unit is wanted to be, as far as it could be read.
+type Wanted<'a> = BTreeMap<UnitRef, BTreeMap<Environment, &'a ParsedRevision>>;
+
+/// Publishes all that can be. One unit's trouble stops no other. What is wrong, by unit.
+pub async fn publish(hands: &Hands, holdings: &Holdings, input: &Input<'_>) -> Problems {
+    let (wanted, mut problems) = read(input);
+    let mut ready: Wanted<'_> = BTreeMap::new();
+    for (unit, by_environment) in &wanted {
+        for (environment, parsed) in by_environment {
+            match store(hands, holdings, input, unit, parsed).await {
+                Ok(()) => drop(ready.entry(unit.clone()).or_default().insert(*environment, *parsed)),
+                Err((reason, text)) => drop(problems.insert(unit.clone(), (reason, text))),
+            }
+        }
+    }
+    let lost = heads::write(hands, input, &ready, &problems).await;
+    problems.extend(lost);
+    repository::report(hands, input, &problems).await;
+    problems
+}
+
+/// What can be read, and what cannot. A unit may be fine in one branch and broken in the other.
+fn read<'a>(input: &Input<'a>) -> (Wanted<'a>, Problems) {
+    let (mut wanted, mut problems) = (Wanted::new(), Problems::new());
+    for (environment, head) in input.heads {
+        let Ok(head) = head else { continue };
+        for parsed in &head.units {
+            match &parsed.result {
+                Ok(revision) => drop(wanted.entry(parsed.unit.clone()).or_default().insert(*environment, revision)),
+                Err(problem) => {
+                    let text = format!("{environment}: {problem}");
+                    problems.insert(parsed.unit.clone(), ("BadManifest".to_owned(), text));
+                }
+            }
+        }
+    }
+    (wanted, problems)
+}
+
+/// The artifact on this replica's disk, then the Revision: whoever sees the Revision can get the artifact.
+async fn store(
+    hands: &Hands,
+    holdings: &Holdings,
+    input: &Input<'_>,
+    unit: &UnitRef,
+    parsed: &ParsedRevision,
+) -> Result<(), (String, String)> {
+    if parsed.artifact.is_some() {
+        let kept = holdings.keep(input.id, input.spec, input.credentials, parsed).await;
+        kept.map_err(|text| ("ArtifactMissing".to_owned(), text))?;
+    }
+    let name = RevisionSpec::object_name(unit, &parsed.digest);
+    let key = ObjectRef::<Revision>::new(&name).within(&unit.namespace);
+    let mut stored = hands.stores.revisions.get(&key).map(|revision| revision.spec.digest.clone());
+    if stored.is_none() {
+        let spec = RevisionSpec {
+            digest: parsed.digest.clone(),
+            content: parsed.revision.clone(),
+            source: parsed.source.clone(),
+        };
+        let metadata =
+            ObjectMeta { name: Some(name.clone()), namespace: Some(unit.namespace.clone()), ..ObjectMeta::default() };
+        let api = hands.api::<Revision>(&unit.namespace);
+        match hands.writer.create(&api, Some(&hands.stores.revisions), &Revision { metadata, spec }).await {
+            Ok(_) => return Ok(()),
+            Err(WriteError::Conflict { .. }) => {
+                let there = api.get_opt(&name).await.ok().flatten();
+                stored = there.map(|revision| revision.spec.digest);
+            }
+            Err(error) => return Err(("NotStored".to_owned(), error.to_string())),
+        }
+    }
+    match stored {
+        Some(digest) if digest == parsed.digest => Ok(()),
+        _ => Err(("NotStored".to_owned(), format!("Revision {name} holds other content: delete it"))),
+    }
+}
+
+/// The name of a Repository's object, for events.
+pub(crate) fn key(id: &RepositoryId) -> ObjectRef<sluice_crds::Repository> {
+    ObjectRef::new(&id.name).within(&id.namespace)
+}
+
+/// Whose unit this is.
+pub(crate) fn is_of(unit: &sluice_crds::Unit, id: &RepositoryId) -> bool {
+    unit.spec.repository == id.name && unit.namespace().as_deref() == Some(id.namespace.as_str())
+}

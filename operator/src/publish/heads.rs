@@ -1,0 +1,128 @@
+//! What each branch wants of each unit, in the Units' specs. The planner's memory beside it is not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
+use sluice_config::{Environment, UnitRef};
+use sluice_crds::{Head, Memory, Unit, UnitEnvironments, UnitSpec};
+
+use super::{Input, Problems, Wanted, is_of};
+use crate::{
+    execute::Hands,
+    source::{CommitInfo, ParsedRevision},
+    writer::WriteError,
+};
+
+/// A unit's object changes under our hands while its rollout advances; so often it is tried again.
+const TRIES: usize = 8;
+
+/// Writes the heads of all units of the repository. What could not be written, by unit.
+pub(super) async fn write(hands: &Hands, input: &Input<'_>, ready: &Wanted<'_>, problems: &Problems) -> Problems {
+    let of_repository = hands.stores.units.state_filter(|unit| is_of(unit, input.id));
+    let known = of_repository.iter().filter_map(|unit| {
+        let namespace = unit.namespace()?;
+        Some(UnitRef::new(unit.spec.kind, namespace, unit.spec.name.clone()))
+    });
+    let units: BTreeSet<UnitRef> = known.chain(ready.keys().cloned()).chain(problems.keys().cloned()).collect();
+    let nothing = BTreeMap::new();
+    let mut lost = Problems::new();
+    for unit in units {
+        let wanted = ready.get(&unit).unwrap_or(&nothing);
+        if let Err((reason, text)) = write_one(hands, input, &unit, wanted, problems.contains_key(&unit)).await {
+            lost.insert(unit, (reason, text));
+        }
+    }
+    lost
+}
+
+async fn write_one(
+    hands: &Hands,
+    input: &Input<'_>,
+    unit: &UnitRef,
+    wanted: &BTreeMap<Environment, &ParsedRevision>,
+    broken: bool,
+) -> Result<(), (String, String)> {
+    let failed = |error: WriteError| ("NotStored".to_owned(), error.to_string());
+    let name = unit.object_name();
+    let api = hands.api::<Unit>(&unit.namespace);
+    let mut cached = hands.stores.units.get(&ObjectRef::new(&name).within(&unit.namespace)).map(|u| Unit::clone(&u));
+    for _ in 0..TRIES {
+        let written = match cached {
+            Some(stored) if stored.spec.repository != input.id.name => {
+                let text = format!(
+                    "the name {unit} belongs to repository {}: rename the unit, or remove it there first",
+                    stored.spec.repository
+                );
+                return Err(("NameTaken".to_owned(), text));
+            }
+            Some(stored) => {
+                let mut next = stored.clone();
+                update(&mut next.spec.environments, input, wanted, broken);
+                if next.spec == stored.spec {
+                    return Ok(());
+                }
+                hands.writer.replace(&api, &hands.stores.units, &next).await
+            }
+            None => {
+                let mut environments = UnitEnvironments::default();
+                update(&mut environments, input, wanted, broken);
+                let spec = UnitSpec {
+                    kind: unit.kind,
+                    name: unit.name.clone(),
+                    repository: input.id.name.clone(),
+                    environments,
+                };
+                let metadata = ObjectMeta {
+                    name: Some(name.clone()),
+                    namespace: Some(unit.namespace.clone()),
+                    ..ObjectMeta::default()
+                };
+                let object = Unit { metadata, spec, status: None };
+                hands.writer.create(&api, Some(&hands.stores.units), &object).await
+            }
+        };
+        match written {
+            Ok(_) => return Ok(()),
+            Err(WriteError::Conflict { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Somebody was quicker: look at what is stored, not at what the watch shows so far.
+        let ask = |source| failed(WriteError::Api { what: format!("Unit {name}"), source: Box::new(source) });
+        cached = api.get_opt(&name).await.map_err(ask)?;
+    }
+    Err(("NotStored".to_owned(), format!("Unit {name} changes too fast: it is tried again at the next poll")))
+}
+
+/// Sets what could be read. A branch that could not be, and a broken file, leave what was.
+fn update(
+    environments: &mut UnitEnvironments,
+    input: &Input<'_>,
+    wanted: &BTreeMap<Environment, &ParsedRevision>,
+    broken: bool,
+) {
+    for (environment, head) in input.heads {
+        let Ok(head) = head else { continue };
+        let memory: &mut Memory = match environment {
+            Environment::Staging => &mut environments.staging,
+            Environment::Production => &mut environments.production,
+        };
+        match wanted.get(environment) {
+            Some(parsed) => set(memory, Some(&parsed.digest), &head.commit),
+            None if broken => {}
+            None => set(memory, None, &head.commit),
+        }
+    }
+}
+
+/// The commit is the one in which the content was first seen: later ones that leave it alone change nothing.
+fn set(memory: &mut Memory, digest: Option<&sluice_config::Digest>, commit: &CommitInfo) {
+    if memory.head.as_ref().is_some_and(|head| head.digest.as_ref() == digest) {
+        return;
+    }
+    memory.head = Some(Head {
+        digest: digest.cloned(),
+        commit: commit.sha.clone(),
+        author: commit.author.clone(),
+        subject: commit.subject.clone(),
+    });
+}

@@ -1,0 +1,123 @@
+//! The leader's loop: observe, plan, do. A table of contents; what is decided stands in `sluice-rollout`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use sluice_rollout::{Phase, Plan, Snapshot, Time};
+use tokio::sync::watch;
+
+use crate::{
+    config::Config,
+    execute::{self, Hands},
+    gates::measure::Gates,
+    groups::Groups,
+    nodes,
+    observe::Observer,
+    polls::Reports,
+    status, times,
+    writer::WriteError,
+};
+
+/// Changes come in bursts; so long is waited for more of them.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// So long the watches may take to show own writes.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// After an error of the API server.
+const RETRY: Duration = Duration::from_secs(1);
+/// Looked at all the same, should a wake-up get lost.
+const LATEST: Duration = Duration::from_secs(300);
+
+/// The leader's loop.
+#[derive(Debug)]
+pub struct Reconciler {
+    /// Writes.
+    pub hands: Hands,
+    /// Measures.
+    pub gates: Gates,
+    /// What polls found wrong.
+    pub reports: watch::Receiver<Reports>,
+    observer: Observer,
+    groups: Groups,
+    group_label: String,
+}
+
+impl Reconciler {
+    /// Of a replica that has just begun to lead.
+    #[must_use]
+    pub fn new(hands: Hands, gates: Gates, reports: watch::Receiver<Reports>, config: &Config) -> Self {
+        let groups = Groups::new(config);
+        Self { hands, gates, reports, observer: Observer::default(), groups, group_label: config.group_label.clone() }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let mut changes = self.hands.stores.changes();
+        loop {
+            let started = Instant::now();
+            changes.mark_unchanged();
+            let next = self.reconcile().await;
+            self.hands.writer.metrics().reconciled(started.elapsed().as_secs_f64());
+            let pause = match next {
+                Ok(wake_at) => wake_at.map_or(LATEST, |at| times::until(at).min(LATEST)),
+                Err(WriteError::Conflict { what }) => {
+                    tracing::debug!(what, "planning anew");
+                    self.hands.writer.metrics().conflict();
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a write failed");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = self.gates.changed() => {}
+                _ = self.reports.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    /// One round. When to look again at the latest.
+    async fn reconcile(&mut self) -> Result<Option<Time>, WriteError> {
+        let Hands { stores, writer, events } = self.hands.clone();
+        writer.caught_up(&stores, CATCH_UP).await;
+        nodes::ensure(&writer, &events, &stores, &self.group_label).await?;
+
+        let samples = self.gates.samples(&stores);
+        let snapshot = self.observer.snapshot(&stores, samples);
+        let plan = sluice_rollout::plan(&snapshot, times::now());
+        let done = execute::effects(&self.hands, &plan.effects).await;
+        self.gates.want(&plan.observe, &writer, &stores).await?;
+        done?;
+
+        self.rest(&snapshot, &plan).await?;
+        Ok(plan.wake_at)
+    }
+
+    /// What no traffic depends on.
+    async fn rest(&mut self, snapshot: &Snapshot, plan: &Plan) -> Result<(), WriteError> {
+        let Hands { stores, writer, .. } = self.hands.clone();
+        let errors = self.groups.ensure(&writer, &stores).await;
+        for (group, error) in &errors {
+            tracing::warn!(group, %error, "a group cannot be set up");
+        }
+        status::groups(&self.hands, snapshot, &errors).await?;
+        let reports = self.reports.borrow_and_update().clone();
+        status::units(&self.hands, snapshot, plan, &reports).await?;
+        self.count(snapshot);
+        Ok(())
+    }
+
+    fn count(&self, snapshot: &Snapshot) {
+        let mut counts: BTreeMap<(&'static str, Phase), i64> = BTreeMap::new();
+        for rollout in snapshot.rollouts.values() {
+            *counts.entry((rollout.spec.environment.as_str(), rollout.status.phase)).or_default() += 1;
+        }
+        let counts = counts.into_iter().map(|((environment, phase), count)| (environment, format!("{phase:?}"), count));
+        self.hands.writer.metrics().rollouts(counts);
+    }
+}
