@@ -4,7 +4,7 @@ use crate::{
     About, Cause, Event, GroupPhase, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus, Severity, Time,
     Waiting, Wanted,
     group::{self, GroupStep, Trouble},
-    report, revert, together,
+    report, revert,
     view::View,
 };
 
@@ -77,7 +77,7 @@ impl<'a> Step<'a> {
             let message = format!("the branch went back to {stable}");
             return revert::begin(self, Cause::HeadReturned, message);
         }
-        if let Some((accuser, other)) = together::accuser(self.view, self.id) {
+        if let Some((accuser, other)) = self.view.accuser(self.id) {
             let message = format!("with {accuser}: {}", other.status.message);
             return revert::begin(self, Cause::Shared { with: vec![accuser.clone()] }, message);
         }

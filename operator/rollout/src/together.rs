@@ -3,7 +3,7 @@
 //! An attempt *is in* a group from being told to run there until it passes there or goes back. One that
 //! passed a group has its verdict and is not accused of what happens there later.
 
-use crate::{Cause, GroupPhase, Phase, Rollout, RolloutId, Time, group::is_done, view::View};
+use crate::{GroupPhase, Phase, Rollout, RolloutId, Time, group::is_done, view::View};
 
 /// Another attempt that must not be in a group together with this one.
 pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, group: &str) -> Option<RolloutId> {
@@ -32,23 +32,6 @@ pub(crate) fn there_since(
     let others = view.snapshot.rollouts.iter();
     let others = others.filter(|(other, r)| *other != id && r.spec.environment == rollout.spec.environment);
     others.filter(|(_, other)| was_in(other, group, since)).map(|(other, _)| other.clone()).collect()
-}
-
-/// The attempt that failed a gate which could as well be this one's fault.
-pub(crate) fn accuser<'a>(view: &View<'a>, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
-    view.snapshot.rollouts.iter().find(|(_, rollout)| match &rollout.status.cause {
-        Some(Cause::Shared { with }) => with.contains(id),
-        Some(
-            Cause::GateFailed
-            | Cause::Refused
-            | Cause::NotApplied
-            | Cause::HoldLimit
-            | Cause::Person
-            | Cause::HeadReturned
-            | Cause::Superseded { .. },
-        )
-        | None => false,
-    })
 }
 
 /// Whether an attempt is in a group and has not passed it.

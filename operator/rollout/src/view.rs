@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory};
+use crate::{Cause, Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory};
 
 /// Attempts with their names.
 type Attempts<'a> = Vec<(&'a RolloutId, &'a Rollout)>;
@@ -12,13 +12,19 @@ pub(crate) struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Time,
     of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Attempts<'a>>>,
+    /// Who accuses whom of a failure that nobody can attribute.
+    accusers: BTreeMap<&'a RolloutId, &'a RolloutId>,
     nothing: UnitMemory,
 }
 
 impl<'a> View<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Time) -> Self {
         let mut of_unit: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
+        let mut accusers = BTreeMap::new();
         for (id, rollout) in &snapshot.rollouts {
+            if let Some(Cause::Shared { with }) = &rollout.status.cause {
+                accusers.extend(with.iter().map(|accused| (accused, id)));
+            }
             for change in &rollout.spec.units {
                 of_unit
                     .entry(&change.unit)
@@ -31,7 +37,12 @@ impl<'a> View<'a> {
         for attempts in of_unit.values_mut().flat_map(BTreeMap::values_mut) {
             attempts.sort_by_key(|(_, rollout)| rollout.spec.attempt);
         }
-        Self { snapshot, now, of_unit, nothing: UnitMemory::default() }
+        Self { snapshot, now, of_unit, accusers, nothing: UnitMemory::default() }
+    }
+
+    /// The attempt that failed a gate which could as well be this one's fault.
+    pub(crate) fn accuser(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
+        self.snapshot.rollouts.get_key_value(*self.accusers.get(id)?)
     }
 
     /// What is remembered of a unit in an environment.
