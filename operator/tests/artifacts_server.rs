@@ -1,4 +1,5 @@
 //! Artifacts over TLS: who gets them, and what a replica does that lacks one.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,5 @@
 //! Repositories over real git: what polls see, cost and refuse.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 use std::{
     collections::BTreeSet,
@@ -6,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use sluice_config::Environment::{Production, Staging};
 use sluice_crds::RepositorySpec;
+use sluice_operator::artifacts::Authority;
 use sluice_operator::source::{BranchError, Credentials, Options, RepositoryId, Source, SourceError};
 
 mod source_support;
@@ -204,6 +207,24 @@ async fn credentials_go_to_the_named_server_only() {
 }
 
 #[tokio::test]
+async fn https_is_believed_only_from_a_known_authority() {
+    let authority = Authority::generate(Timestamp::now()).unwrap();
+    let issued = authority.issue(&["localhost".into()], Timestamp::now()).unwrap();
+    let server = GitServer::start_tls(issued.config).await;
+    server.push("staging", &[("config/flags.yaml", FLAGS)]);
+    let url = format!("https://localhost:{}/edge.git", server.address.port());
+    let mut f = Fixture::with(|options| options.extra_ca_pem = Some(authority.cert_pem.into_bytes())).await;
+    f.spec.url.clone_from(&url);
+    assert!(f.poll().await.unwrap()[&Staging].is_ok());
+    let mut stranger = Fixture::new().await;
+    stranger.spec.url = url;
+    assert_eq!(
+        stranger.refusal().await,
+        "localhost cannot be reached (invalid peer certificate: UnknownIssuer): check the URL, DNS and network policies"
+    );
+}
+
+#[tokio::test]
 async fn no_name_leads_to_a_refused_address() {
     let mut f = Fixture::with(|options| options.allow_loopback = false).await;
     let port = f.server.address.port();
@@ -262,8 +283,9 @@ async fn a_repository_over_a_limit_is_refused_and_leaves_nothing() {
     let zeros = vec![0; 20 << 20];
     let big: &[(&str, &[u8])] = &[("big", &noise)];
     let bomb: &[(&str, &[u8])] = &[("bomb", &zeros)];
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
     type Change = fn(&mut Options);
-    let cases: [(&[(&str, &[u8])], Change, &str); 4] = [
+    let cases: [(Files<'_>, Change, &str); 4] = [
         (big, |o| o.fetch_bytes_max = 100_000, "the server's answer is over the limit of 100000 bytes"),
         (bomb, |o| o.object_bytes_max = 1 << 20, "a file is over the limit of 1048576 bytes"),
         (bomb, |o| o.unpacked_bytes_max = 1 << 20, "the repository unpacked is over the limit of 1048576 bytes"),

@@ -1,4 +1,5 @@
 //! Manifests in, revisions or exact words out.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 use std::collections::BTreeMap;
 

@@ -77,7 +77,7 @@ impl Supply {
         if self.store.has(&artifact.digest) {
             return Ok(Supplied::Disk);
         }
-        if let Some(bytes) = self.from_peers(artifact).await {
+        if let Some(bytes) = self.ask_peers(artifact).await {
             self.store.put(&artifact.digest, bytes).await?;
             return Ok(Supplied::Peer);
         }
@@ -92,7 +92,7 @@ impl Supply {
         Ok(Supplied::Git)
     }
 
-    async fn from_peers(&self, artifact: &Artifact) -> Option<Vec<u8>> {
+    async fn ask_peers(&self, artifact: &Artifact) -> Option<Vec<u8>> {
         match self.peers.as_ref()?.fetch(artifact).await {
             Ok(bytes) => bytes,
             Err(error) => {

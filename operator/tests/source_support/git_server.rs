@@ -57,6 +57,15 @@ impl Drop for GitServer {
 impl GitServer {
     /// One repository, `edge.git`, without a branch.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS.
+    pub async fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::start_with(Some(config)).await
+    }
+
+    async fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let root = tempfile::tempdir().unwrap();
         git(root.path(), &["init", "--quiet", "--bare", "edge.git"]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -70,11 +79,17 @@ impl GitServer {
         let for_task = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let shared = for_task.clone();
+                let (shared, tls) = (for_task.clone(), tls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(shared.clone(), request));
                     let http1 = hyper::server::conn::http1::Builder::new();
-                    let _closed_by_client = http1.serve_connection(TokioIo::new(stream), service).await;
+                    let _closed_by_client = match tls {
+                        None => http1.serve_connection(TokioIo::new(stream), service).await,
+                        Some(config) => match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
+                            Ok(stream) => http1.serve_connection(TokioIo::new(stream), service).await,
+                            Err(_refused_by_client) => return,
+                        },
+                    };
                 });
             }
         });
@@ -116,7 +131,7 @@ impl GitServer {
     /// Paths may carry a mode: `120000:link`, `160000:submodule` (content: the commit).
     fn import(&self, branch: &str, files: &[(&str, &[u8])], on_top: bool) -> String {
         let mut stream = Vec::new();
-        let exists = self.git(&["for-each-ref", &format!("refs/heads/{branch}")]) != "";
+        let exists = !self.git(&["for-each-ref", &format!("refs/heads/{branch}")]).is_empty();
         write!(stream, "commit refs/heads/{branch}\ncommitter Ann Example <ann@example.com> 1700000000 +0000\n")
             .unwrap();
         let message = format!("Change {branch}\n\nAt length.\n");

@@ -256,7 +256,14 @@ async fn file(at: &At<'_>, commit: Oid, path: &str) -> Result<Vec<u8>, CloneErro
     at.on_clone(move |clone| {
         clone.files(commit)?.read(&path, limits::ARTIFACT_BYTES).map_err(|error| match error {
             FileError::Damaged(why) => CloneError::Damaged(why),
-            other => SourceError::File { commit: commit.to_string(), reason: other.to_string() }.into(),
+            FileError::Missing(_)
+            | FileError::Symlink(_)
+            | FileError::Folder(_)
+            | FileError::Submodule(_)
+            | FileError::TooLarge { .. }
+            | FileError::Refused(_) => {
+                SourceError::File { commit: commit.to_string(), reason: error.to_string() }.into()
+            }
         })
     })
     .await
@@ -287,7 +294,13 @@ fn parse_commit(
         Ok((units, problems)) => Ok(Arc::new(Head { commit: info, units, problems })),
         Err(FileError::Damaged(why)) => return Err(CloneError::Damaged(why)),
         Err(FileError::Missing(_)) => Err(BranchError::NoFolder { branch: String::new(), path: path.clone() }),
-        Err(other) => Err(BranchError::Refused { commit: of.commit, reason: other.to_string() }),
+        Err(
+            other @ (FileError::Refused(_)
+            | FileError::Symlink(_)
+            | FileError::Folder(_)
+            | FileError::Submodule(_)
+            | FileError::TooLarge { .. }),
+        ) => Err(BranchError::Refused { commit: of.commit, reason: other.to_string() }),
     })
 }
 

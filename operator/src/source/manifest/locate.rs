@@ -42,10 +42,10 @@ fn find(node: &Node, path: &[&str], quoted: Option<&str>) -> Option<Place> {
         (Value::Map(entries), [name, rest @ ..]) => match node.get(name) {
             Some((_, child)) => find(child, rest, quoted),
             // A binding's wire form is flat, its manifest has one more level.
-            None => entries.iter().find_map(|(_, child)| match child.value {
-                Value::Map(_) => find(child, path, quoted),
-                _ => None,
-            }),
+            None => entries
+                .iter()
+                .filter(|(_, child)| matches!(child.value, Value::Map(_)))
+                .find_map(|(_, child)| find(child, path, quoted)),
         },
         (Value::Map(entries), []) if quoted.is_some() => {
             let key = entries.iter().find(|(k, _)| quoted == Some(clip(&k.name).as_str())).map(|(k, _)| k.place);

@@ -40,11 +40,11 @@ fn spec_in(spec: &Node, environment: Environment) -> Result<Node, Fault> {
 /// Both overlays are checked whichever is asked for, so that both environments tell the same.
 fn check(environments: &Node) -> Result<(), Fault> {
     let Value::Map(entries) = &environments.value else {
-        return match environments.value {
-            Value::Null => Ok(()),
-            _ => Err(Fault::new(format!("is {}", environments.value.what()), "write staging: or production: below it")
-                .at(environments.place)),
-        };
+        if matches!(environments.value, Value::Null) {
+            return Ok(());
+        }
+        let reason = format!("is {}", environments.value.what());
+        return Err(Fault::new(reason, "write staging: or production: below it").at(environments.place));
     };
     for (key, overlay) in entries {
         if !Environment::ALL.iter().any(|e| e.as_str() == key.name) {

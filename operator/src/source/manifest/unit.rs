@@ -144,17 +144,15 @@ fn check_header(document: &Node, unit: &UnitRef) -> Result<(), Fault> {
                 Fault::new(format!("`{field}` is missing"), format!("add {field}: {expected}")).at(document.place)
             );
         };
-        match &node.value {
-            Value::Text(text) if text == expected => {}
-            Value::Text(text) => {
-                let reason = format!("`{}` does not belong in this file", clip(text));
-                return Err(Fault::new(reason, format!("write {expected}")).at(node.place).under(field));
+        let (place, reason) = match &node.value {
+            Value::Text(text) if text == expected => continue,
+            Value::Text(text) => (node.place, format!("`{}` does not belong in this file", clip(text))),
+            Value::Null => (key.place, "is empty".to_owned()),
+            other @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) | Value::Map(_)) => {
+                (node.place, format!("is {}", other.what()))
             }
-            other => {
-                let reason = format!("is {}", other.what());
-                return Err(Fault::new(reason, format!("write {expected}")).at(key.place).under(field));
-            }
-        }
+        };
+        return Err(Fault::new(reason, format!("write {expected}")).at(place).under(field));
     }
     let name = document.get("metadata").and_then(|(_, metadata)| metadata.get("name"));
     if let Some((_, Node { place, value: Value::Text(name) })) = name
@@ -256,11 +254,12 @@ fn component(
         let artifact = checked.clone().map_err(|text| ComponentTrouble::Unit(Fault::sentence(&text)))?;
         return Ok((artifact, path));
     }
-    let bytes = files.read(&path, limits::ARTIFACT_BYTES).map_err(|error| match error {
-        FileError::Missing(path) => {
-            ComponentTrouble::Unit(Fault::new(format!("there is no file `{path}`"), "commit the built component there"))
+    let bytes = files.read(&path, limits::ARTIFACT_BYTES).map_err(|error| {
+        if let FileError::Missing(path) = &error {
+            let fault = Fault::new(format!("there is no file `{path}`"), "commit the built component there");
+            return ComponentTrouble::Unit(fault);
         }
-        error => of_unit(error).map_or_else(ComponentTrouble::Tree, ComponentTrouble::Unit),
+        of_unit(error).map_or_else(ComponentTrouble::Tree, ComponentTrouble::Unit)
     })?;
     let checked = match imports::surface(&bytes).and_then(|surface| surface.check()) {
         Ok(()) => Ok(Artifact { digest: Digest::of(&bytes), size: bytes.len() as u64 }),
