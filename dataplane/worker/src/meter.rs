@@ -22,7 +22,8 @@ const SLICE_MIN: Duration = Duration::from_micros(500);
 /// calls move from other threads. No decision needs two of them to agree.
 pub(crate) struct Meter {
     cpu_limit_ns: u64,
-    wall_limit_ns: u64,
+    /// Moves on when the response is complete: what the guest still does is measured by itself.
+    wall_limit_ns: AtomicU64,
     start: Instant,
     /// CPU and wall time charged up to the last suspension.
     cpu_ns: AtomicU64,
@@ -77,7 +78,7 @@ impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             cpu_limit_ns: limits.cpu_ms.saturating_mul(1_000_000),
-            wall_limit_ns: limits.wall_ms.saturating_mul(1_000_000),
+            wall_limit_ns: AtomicU64::new(limits.wall_ms.saturating_mul(1_000_000)),
             start: Instant::now(),
             cpu_ns: AtomicU64::new(0),
             wall_ns: AtomicU64::new(0),
@@ -138,7 +139,9 @@ impl Meter {
         }
         let limit = if self.cpu_now_ns() > self.cpu_limit_ns {
             Limit::Cpu
-        } else if self.wall_at(self.now_ns()) > self.wall_limit_ns {
+        } else if !self.answered.load(Relaxed)
+            && self.wall_at(self.now_ns()) > self.wall_limit_ns.load(Relaxed)
+        {
             Limit::Wall
         } else {
             return None;
@@ -161,7 +164,8 @@ impl Meter {
         if self.answered.load(Relaxed) {
             return None;
         }
-        let left = self.wall_limit_ns.saturating_sub(self.wall_ns.load(Relaxed));
+        let limit = self.wall_limit_ns.load(Relaxed);
+        let left = limit.saturating_sub(self.wall_ns.load(Relaxed));
         // A little over, so that the look finds it exceeded.
         Some(Duration::from_nanos(left) + Duration::from_micros(100))
     }
@@ -218,6 +222,8 @@ impl Meter {
     /// The response is complete, the guest still runs: its time counts again.
     pub(crate) fn tail_began(&self) {
         self.settle();
+        self.wall_limit_ns
+            .fetch_add(self.wall_ns.load(Relaxed), Relaxed);
         self.answered.store(false, Relaxed);
     }
 

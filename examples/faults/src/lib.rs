@@ -15,15 +15,9 @@ wasip2::http::proxy::export!(Worker);
 impl exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let headers = request.headers().clone();
-        let script = headers
-            .get("x-do")
-            .first()
-            .and_then(|v| String::from_utf8(v.clone()).ok())
-            .unwrap_or_default();
+        let script = headers.get("x-do").first().and_then(|v| String::from_utf8(v.clone()).ok()).unwrap_or_default();
         let (step, rest) = script.split_once(',').unwrap_or((&script, ""));
-        headers
-            .set("x-do", &[rest.trim().into()])
-            .expect("a header");
+        headers.set("x-do", &[rest.trim().into()]).expect("a header");
         let (verb, argument) = step.trim().split_once(':').unwrap_or((step.trim(), ""));
         steps::run(verb, argument, request, headers, out);
     }

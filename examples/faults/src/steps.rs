@@ -6,20 +6,14 @@ use passing::wasip2::{
     http::{
         outgoing_handler,
         types::{
-            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingRequest,
-            OutgoingResponse, ResponseOutparam, Scheme,
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingRequest, OutgoingResponse,
+            ResponseOutparam, Scheme,
         },
     },
     io::streams::StreamError,
 };
 
-pub(crate) fn run(
-    verb: &str,
-    argument: &str,
-    request: IncomingRequest,
-    headers: Fields,
-    out: ResponseOutparam,
-) {
+pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers: Fields, out: ResponseOutparam) {
     match verb {
         // Good citizens.
         "" | "pass" => pass(request, headers, out, "", ""),
@@ -74,7 +68,7 @@ pub(crate) fn run(
         }
         "inflight-trap" => {
             let onward = passing::onward(&request, headers);
-            let _response = passing::start(&request, onward);
+            let _upload = passing::Upload::start(&request, onward);
             panic!("told to, while next runs");
         }
         "head-trap" => head_trap(out),
@@ -98,35 +92,26 @@ fn call(request: &IncomingRequest, headers: Fields) -> Result<IncomingResponse, 
 }
 
 fn pass(request: IncomingRequest, headers: Fields, out: ResponseOutparam, name: &str, tag: &str) {
-    match call(&request, headers) {
-        Ok(response) => {
-            let headers = response.headers().clone();
-            if !name.is_empty() {
-                append(&headers, name, tag);
-            }
-            passing::pass_back(out, response, headers);
+    let onward = passing::onward(&request, headers);
+    passing::forward(request, onward, out, |headers| {
+        if !name.is_empty() {
+            append(headers, name, tag);
         }
-        Err(error) => ResponseOutparam::set(out, Err(error)),
-    }
+    });
 }
 
 fn rewrite(request: IncomingRequest, headers: Fields, out: ResponseOutparam, path: &str) {
     let onward = passing::onward(&request, headers);
     onward.set_path_with_query(Some(path)).expect("a path");
-    match passing::next(&request, onward) {
-        Ok(response) => {
-            let headers = response.headers().clone();
-            passing::pass_back(out, response, headers);
-        }
-        Err(error) => ResponseOutparam::set(out, Err(error)),
-    }
+    passing::forward(request, onward, out, |_| {});
 }
 
 fn echo(request: IncomingRequest, out: ResponseOutparam) {
     let answer = OutgoingResponse::new(Fields::new());
     let body = answer.body().expect("a body");
     ResponseOutparam::set(out, Ok(answer));
-    passing::pipe(&request.consume().expect("a body"), body);
+    let incoming = request.consume().expect("a body");
+    passing::Pump::new(&incoming, body).run();
 }
 
 fn fetch(authority: &str, out: ResponseOutparam) {

@@ -13,23 +13,12 @@ impl exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let headers = request.headers().clone();
         // A client's own id is not trusted: it would let it pick the id of someone else's request.
-        let (high, low) = (
-            wasip2::random::random::get_random_u64(),
-            wasip2::random::random::get_random_u64(),
-        );
+        let (high, low) = (wasip2::random::random::get_random_u64(), wasip2::random::random::get_random_u64());
         let id = format!("{high:016x}{low:016x}");
-        headers
-            .set("x-request-id", &[id.clone().into_bytes()])
-            .expect("a header");
+        headers.set("x-request-id", &[id.clone().into_bytes()]).expect("a header");
         let onward = passing::onward(&request, headers);
-        let response = match passing::next(&request, onward) {
-            Ok(response) => response,
-            Err(error) => return ResponseOutparam::set(out, Err(error)),
-        };
-        let headers = response.headers().clone();
-        headers
-            .set("x-request-id", &[id.into_bytes()])
-            .expect("a header");
-        passing::pass_back(out, response, headers);
+        passing::forward(request, onward, out, |headers| {
+            headers.set("x-request-id", &[id.into_bytes()]).expect("a header");
+        });
     }
 }

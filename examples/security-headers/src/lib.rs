@@ -35,26 +35,20 @@ impl exports::http::incoming_handler::Guest for Worker {
             return passing::answer_with(out, 500, headers, "security-headers v2: internal error\n");
         }
         let onward = passing::onward(&request, request.headers().clone());
-        let response = match passing::next(&request, onward) {
-            Ok(response) => response,
-            Err(error) => return ResponseOutparam::set(out, Err(error)),
-        };
-        let headers = response.headers().clone();
-        for (name, value) in HEADERS {
-            // What the application sets itself stays.
-            if !headers.has(name) {
-                headers.set(name, &[value.into()]).expect("a header");
+        passing::forward(request, onward, out, |headers| {
+            for (name, value) in HEADERS {
+                // What the application sets itself stays.
+                if !headers.has(name) {
+                    headers.set(name, &[value.into()]).expect("a header");
+                }
             }
-        }
-        mark(&headers);
-        passing::pass_back(out, response, headers);
+            mark(headers);
+        });
     }
 }
 
 /// Tells whoever looks which version was at work.
 fn mark(headers: &Fields) {
     let version = format!("security-headers/{VERSION}");
-    headers
-        .append("x-sluice-worker", version.as_bytes())
-        .expect("a header");
+    headers.append("x-sluice-worker", version.as_bytes()).expect("a header");
 }

@@ -1,0 +1,136 @@
+//! Limits end what is over them, soon, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use sluice_chain::RuntimeConfig;
+use sluice_config::Limits;
+use sluice_worker::{Engine, EngineConfig, Outcome};
+
+use crate::harness::*;
+
+const TIGHT: Limits = Limits {
+    cpu_ms: 50,
+    wall_ms: 20_000,
+    memory_bytes: 8 << 20,
+};
+
+/// One thread for all: the worst case for a neighbour.
+#[tokio::test]
+async fn a_spinning_worker_ends_at_its_cpu_limit_and_lets_neighbours_through() {
+    let node = Node::start(vec![Step::new("a").limits(TIGHT)]).await;
+    node.get("pass").await;
+    let began = Instant::now();
+    let spin = async {
+        let answer = node.get("spin").await;
+        (answer.status, began.elapsed())
+    };
+    let neighbours = async {
+        for _ in 0..5 {
+            assert_eq!(node.get("tag:n").await.status, 200);
+        }
+        began.elapsed()
+    };
+    let ((status, spun), served) = tokio::join!(spin, neighbours);
+    assert_eq!(status, 503);
+    assert!(spun >= Duration::from_millis(50), "{spun:?}");
+    assert!(served < spun, "neighbours took {served:?}, the spin {spun:?}");
+    let calls = node.counted.calls("a");
+    assert_eq!(calls.iter().filter(|c| **c == Outcome::Cpu).count(), 1, "{calls:?}");
+    assert_eq!(calls.iter().filter(|c| **c == Outcome::Next).count(), 6, "{calls:?}");
+}
+
+#[tokio::test]
+async fn many_that_spin_at_once_each_end_by_their_own_cpu_time() {
+    let node = Node::start(vec![Step::new("a").limits(TIGHT)]).await;
+    let answers = futures::future::join_all((0..4).map(|_| node.get("spin"))).await;
+    assert!(answers.iter().all(|a| a.status == 503));
+    assert_eq!(node.counted.calls("a"), [Outcome::Cpu; 4]);
+}
+
+#[tokio::test]
+async fn waiting_in_next_and_for_bodies_is_not_the_workers_wall_time() {
+    let limits = Limits {
+        wall_ms: 40,
+        ..LIMITS
+    };
+    let node = Node::start(vec![
+        Step::new("outer").limits(limits),
+        // It waits longer than the outer worker may.
+        Step::new("inner").at("route", 0).limits(Limits { wall_ms: 200, ..LIMITS }),
+    ])
+    .await;
+    let answer = node.get("tag:o,sleep").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(node.counted.calls("outer"), [Outcome::Next]);
+    assert_eq!(node.counted.calls("inner"), [Outcome::Wall]);
+    assert!(node.counted.own("inner") >= Duration::from_millis(200));
+    assert!(node.counted.own("outer") < Duration::from_millis(40));
+}
+
+#[tokio::test]
+async fn memory_is_limited_per_call() {
+    let node = Node::start(vec![Step::new("a").limits(TIGHT)]).await;
+    for _ in 0..3 {
+        assert_eq!(node.get("alloc").await.status, 503);
+        assert_eq!(node.get("pass").await.status, 200);
+    }
+    let calls = node.counted.calls("a");
+    assert_eq!(calls.iter().filter(|c| **c == Outcome::Memory).count(), 3);
+}
+
+#[tokio::test]
+async fn floods_of_headers_are_bounded_on_both_sides() {
+    let node = Node::start(vec![Step::new("a")]).await;
+    let mut flooded = get("/", "pass");
+    for n in 0..70 {
+        let name: http::HeaderName = format!("x-flood-{n}").parse().unwrap();
+        flooded.headers_mut().insert(name, "v".repeat(1_000).parse().unwrap());
+    }
+    assert_eq!(node.send(flooded).await.status, 431);
+    assert_eq!(node.counted.calls("a").len(), 0);
+    assert_eq!(node.get("headers:20").await.status, 200);
+    assert_eq!(node.get("headers:1000").await.status, 503);
+    assert_eq!(node.counted.calls("a"), [Outcome::Answered, Outcome::Trap]);
+}
+
+#[tokio::test]
+async fn next_calls_have_a_total_budget_per_request() {
+    let config = RuntimeConfig {
+        next_budget: 10,
+        ..RuntimeConfig::new("canary")
+    };
+    let node = Node::start_with(vec![Step::new("a"), Step::new("b"), Step::new("c")], config, None).await;
+    let answer = node.get("many:3,pass,pass").await;
+    assert_eq!(answer.status, 508, "four times three calls are more than ten");
+    assert!(answer.text().contains("LoopDetected"), "{}", answer.text());
+    assert_eq!(node.get("twice,pass,pass").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_shed() {
+    let engine = Engine::new(&EngineConfig {
+        instances_max: 1,
+        ..EngineConfig::default()
+    })
+    .unwrap();
+    let small = engine.compile(&wasm("faults")).unwrap();
+    let code = || sluice_chain::Code::Ready(small.clone());
+    let node = Node::start(vec![Step::new("a").code(code()), Step::new("b").code(code())]).await;
+    let answer = node.get("pass,pass").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(node.counted.calls("a"), [Outcome::Next]);
+    assert_eq!(node.counted.calls("b"), [Outcome::Shed]);
+    assert_eq!(node.get("answer:204").await.status, 204, "the slots are free again");
+}
+
+#[tokio::test]
+async fn above_the_nodes_requests_at_once_it_is_503() {
+    let config = RuntimeConfig {
+        requests_max: 0,
+        ..RuntimeConfig::new("canary")
+    };
+    let node = Node::start_with(vec![], config, None).await;
+    let answer = node.get("").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("retry-after"), "1");
+}
