@@ -62,10 +62,10 @@ pub(crate) struct Args {
     #[arg(long, env = "SLUICE_THREADS")]
     pub(crate) threads: Option<usize>,
     /// Requests inside the chain at once; what is above gets 503.
-    #[arg(long, env = "SLUICE_REQUESTS_MAX", default_value_t = 512)]
+    #[arg(long, env = "SLUICE_REQUESTS_MAX", default_value_t = 10_000)]
     pub(crate) requests_max: usize,
-    /// Worker instances at once: requests at once times the longest chain; what is above is shed.
-    #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1024)]
+    /// Worker instances at once, over all requests and all workers of their chains; what is above is shed.
+    #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1_000)]
     pub(crate) instances_max: u32,
     /// Let upstreams and fetches be on this host: for trying things out and for tests.
     #[arg(long, env = "SLUICE_ALLOW_LOOPBACK")]

@@ -7,7 +7,7 @@ use std::{
 };
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Attempts so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute() {
+    fn waits_double_up_to_half_a_minute() {
         let mut backoff = Backoff::new();
         let waits: Vec<Duration> = (0..100).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] >= FIRST / 2 && waits[0] <= FIRST);

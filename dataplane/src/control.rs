@@ -23,6 +23,7 @@ use crate::{
     decide::{self, Decision, Inputs, Key},
     desired::{Accepted, Desired, Want},
     load::{LoadError, Loaded, Loader},
+    log,
     metrics::Metrics,
     report::{self, Identity},
     snapshot::{self, InForce, Member, Retired},
@@ -183,8 +184,8 @@ impl Control {
         let wants = self.desired.wants();
         let needs = decide::needs(&wants, &self.current);
         self.loads.keep_only(&needs);
-        if !self.saver.is_sweeping() {
-            self.loads.start(&needs, now);
+        if let Some(accepted) = self.desired.accepted().filter(|_| !self.saver.is_sweeping()) {
+            self.loads.start(&needs, accepted.assignment.environment, now);
         }
         let decision = self.decide(&wants, now);
         self.look_again = decision.look_again;
@@ -204,6 +205,7 @@ impl Control {
             wants,
             progress: &|unit, digest| self.loads.progress(unit, digest, stages, environment),
             current: &self.current,
+            fresh: self.fingerprint.is_none(),
             accepted_at: self.accepted_at,
             now,
         })
@@ -235,7 +237,6 @@ impl Control {
         let fingerprint = (environment, stages, summary);
         if self.fingerprint.as_ref() != Some(&fingerprint) {
             let generation = accepted.assignment.generation;
-            self.parts.metrics.prepare(environment, &members);
             let (snapshot, warnings) = snapshot::build(&self.parts.runtime, environment, &fingerprint.1, &members);
             if let Some(old) = self.parts.in_force.swap(Some(snapshot)) {
                 self.retired.push(old);
@@ -243,7 +244,7 @@ impl Control {
             tracing::info!(
                 generation,
                 units = members.len(),
-                after_ms = now.duration_since(self.accepted_at).as_millis(),
+                after_us = log::micros(now.duration_since(self.accepted_at)),
                 retired = self.retired.len(),
                 "snapshot in force"
             );
@@ -320,3 +321,6 @@ impl Control {
         soonest.into_iter().flatten().fold(housekeeping, Instant::min)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) progress: &'a dyn Fn(&UnitRef, &Digest) -> Progress,
     /// What is in force, or was before the restart.
     pub(crate) current: &'a BTreeMap<UnitRef, Digest>,
+    /// Nothing is in force yet: what is blocked runs all the same, where it can, instead of nothing.
+    pub(crate) fresh: bool,
     /// When the newest assignment was accepted.
     pub(crate) accepted_at: Instant,
     pub(crate) now: Instant,
@@ -110,11 +112,11 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Decision {
             Standing::Ready => {
                 decision.settled = false;
                 decision.look_again = Some(grace_end);
-                keep(inputs, unit, want, run, &mut decision);
+                keep(inputs, unit, want, run, false, &mut decision);
             }
             Standing::Pending => {
                 decision.settled = false;
-                keep(inputs, unit, want, run, &mut decision);
+                keep(inputs, unit, want, run, false, &mut decision);
             }
             Standing::Blocked(reason, message) => {
                 decision.exceptions.push(Exception {
@@ -125,7 +127,7 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Decision {
                     reason,
                     message,
                 });
-                keep(inputs, unit, want, run, &mut decision);
+                keep(inputs, unit, want, run, inputs.fresh, &mut decision);
             }
         }
     }
@@ -149,8 +151,9 @@ fn standing(inputs: &Inputs<'_>, unit: &UnitRef, run: &Digest, stable: Option<&D
     }
 }
 
-/// The unit cannot run `run` yet: what it runs instead.
-fn keep(inputs: &Inputs<'_>, unit: &UnitRef, want: &Want, run: &Digest, decision: &mut Decision) {
+/// The unit cannot take over with `run` yet: what it runs instead. `anyway`: `run` itself, rather than
+/// be absent.
+fn keep(inputs: &Inputs<'_>, unit: &UnitRef, want: &Want, run: &Digest, anyway: bool, decision: &mut Decision) {
     let loaded = |d: &&Digest| match (inputs.progress)(unit, d) {
         Progress::Loaded | Progress::Unsaved { .. } => true,
         Progress::Loading | Progress::Failed { .. } => false,
@@ -160,7 +163,7 @@ fn keep(inputs: &Inputs<'_>, unit: &UnitRef, want: &Want, run: &Digest, decision
     // beats nothing at all.
     let fallback = current.into_iter().chain(&want.stable).chain([run]).find(loaded);
     if let Some(digest) = fallback {
-        if digest != run || want.stable.is_some() || current == Some(run) {
+        if digest != run || want.stable.is_some() || current == Some(run) || anyway {
             decision.running.insert(unit.clone(), digest.clone());
         }
     } else if let Some(proven) = &want.stable {

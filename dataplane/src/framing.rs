@@ -1,6 +1,7 @@
-//! Refuses requests that two readers could understand differently.
+//! Refuses requests whose end or host two readers could understand differently. What concerns
+//! routing (paths, reserved hosts, CONNECT) is the chain's to refuse.
 
-use http::{Method, Request, Version, header};
+use http::{Request, Version, header};
 
 /// Says what is ambiguous about a request's head. What hyper refuses itself is not repeated here.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
@@ -11,9 +12,6 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     }
     if host.is_none() && request.version() == Version::HTTP_11 {
         return Err("no Host header\n");
-    }
-    if request.method() == Method::CONNECT {
-        return Err("CONNECT is for proxies that clients choose; this is none\n");
     }
     let authority = request.uri().authority();
     if let (Some(authority), Some(host)) = (authority, host)

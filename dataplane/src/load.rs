@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use sluice_config::{Artifact, Digest, ExceptionKind, Revision, UnitRef};
-use sluice_worker::{Compiled, Engine};
+use sluice_config::{Artifact, Content, Digest, Environment, ExceptionKind, Limits, Revision, UnitRef};
+use sluice_worker::{Compiled, Engine, Identity, Outcome};
 use tokio::sync::Semaphore;
 
 use crate::{cache::Cache, decide::Key, source::Source};
@@ -56,6 +56,8 @@ pub(crate) struct Loader {
     cache: Arc<Cache>,
     source: Source,
     engine: Engine,
+    /// A label of what workers log.
+    group: String,
     fetches: Semaphore,
     compilations: Semaphore,
     /// By artifact: revisions that differ only in their manifest share their code.
@@ -63,11 +65,12 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(cache: Arc<Cache>, source: Source, engine: Engine, threads: usize) -> Self {
+    pub(crate) fn new(cache: Arc<Cache>, source: Source, engine: Engine, group: String, threads: usize) -> Self {
         Self {
             cache,
             source,
             engine,
+            group,
             fetches: Semaphore::new(FETCHES),
             // Compilation is parallel in itself; what serves keeps half of the CPUs.
             compilations: Semaphore::new(threads.div_ceil(2)),
@@ -76,14 +79,23 @@ impl Loader {
     }
 
     /// Loads a revision; `previous` is what an earlier attempt loaded but could not save.
-    pub(crate) async fn load(&self, key: &Key, previous: Option<Arc<Loaded>>) -> Result<Loaded, LoadError> {
+    pub(crate) async fn load(
+        &self,
+        key: &Key,
+        environment: Environment,
+        previous: Option<Arc<Loaded>>,
+    ) -> Result<Loaded, LoadError> {
         let (unit, digest) = key;
         let (revision, revision_saved) = self.revision(unit, digest).await?;
         let revision = Arc::new(revision);
         let Some(artifact) = revision.artifact.clone() else {
             return Ok(Loaded { revision, code: None, unsaved: revision_saved.err() });
         };
-        match self.code(artifact, previous).await {
+        let Content::Worker(worker) = revision.content(environment) else {
+            return Err(refused("it has an artifact but is no worker"));
+        };
+        let identity = Identity { unit: unit.clone(), revision: digest.clone(), group: self.group.clone() };
+        match self.code(artifact, identity, &worker.limits, previous).await {
             Ok((code, artifact_saved)) => {
                 Ok(Loaded { revision, code: Some(code), unsaved: revision_saved.and(artifact_saved).err() })
             }
@@ -91,12 +103,32 @@ impl Loader {
         }
     }
 
-    async fn code(&self, artifact: Artifact, previous: Option<Arc<Loaded>>) -> Result<(Compiled, Saved), LoadError> {
+    async fn code(
+        &self,
+        artifact: Artifact,
+        identity: Identity,
+        limits: &Limits,
+        previous: Option<Arc<Loaded>>,
+    ) -> Result<(Compiled, Saved), LoadError> {
         let (bytes, saved) = self.artifact(&artifact).await?;
-        let code = match previous.and_then(|p| p.code.clone()) {
-            Some(code) => code,
-            None => self.compile(artifact.digest, bytes).await?,
-        };
+        if let Some(code) = previous.and_then(|p| p.code.clone()) {
+            return Ok((code, saved));
+        }
+        let code = self.compile(artifact.digest, bytes).await?;
+        let (warm, limits) = (code.clone(), limits.clone());
+        blocking(move || warm.warm(&Arc::new(identity), &limits)).await?.map_err(|failure| match failure.outcome {
+            // No room for one instance more: full of requests now, not for ever.
+            Outcome::Shed => trouble(failure),
+            Outcome::Next
+            | Outcome::Answered
+            | Outcome::Trap
+            | Outcome::Cpu
+            | Outcome::Wall
+            | Outcome::Memory
+            | Outcome::NotLoaded
+            | Outcome::Invalid
+            | Outcome::Aborted => refused(failure),
+        })?;
         Ok((code, saved))
     }
 

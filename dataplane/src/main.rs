@@ -50,8 +50,6 @@ use source::{Directory, Operator, Source};
 const NEXT_BUDGET: u32 = 64;
 const UPSTREAM_IDLE_PER_ORIGIN: usize = 64;
 const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle memory that a pool slot keeps: what a guest with a default stack of 1 MiB touches.
-const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 /// Inputs that the control loop has not taken yet; more wait where they come from.
 const INPUTS: usize = 256;
 const BACKLOG: u32 = 4096;
@@ -95,12 +93,24 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
     let in_force = snapshot::InForce::default();
 
     let views = admin::Views { metrics: Arc::clone(&metrics), ready: is_ready, report: reported.clone() };
-    let client = follow(&args, &inputs, reported, in_phase.clone()).await?;
+    let report_to = status::Follow {
+        node: args.node.clone(),
+        reports: reported,
+        ready: views.ready.clone(),
+        in_phase: in_phase.clone(),
+    };
+    let client = follow(&args, &inputs, report_to).await?;
     let cache = Arc::new(cache::Cache::new(args.state_dir.clone()));
     if let Err(error) = cache.prepare() {
         tracing::warn!(%error, "without a disk cache a restart needs the API server and the operator");
     }
-    let loader = load::Loader::new(Arc::clone(&cache), source(&args, client), engine(&args)?, args.threads());
+    let loader = load::Loader::new(
+        Arc::clone(&cache),
+        source(&args, client),
+        engine(&args)?,
+        args.group.clone(),
+        args.threads(),
+    );
     let parts = Parts {
         who: report::Identity {
             group: args.group.clone(),
@@ -133,8 +143,7 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
 async fn follow(
     args: &Args,
     inputs: &sync::mpsc::Sender<Input>,
-    reported: sync::watch::Receiver<NodeReport>,
-    in_phase: sync::watch::Receiver<Phase>,
+    report_to: status::Follow,
 ) -> anyhow::Result<Option<kube::Client>> {
     if let Some(file) = &args.assignment_file {
         drop(tokio::spawn(static_files::follow(file.clone(), args.group.clone(), inputs.clone())));
@@ -145,9 +154,8 @@ async fn follow(
         .context("no access to an API server; see --assignment-file for serving without one")?;
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
     let client = kube::Client::try_from(config).context("cannot make an API client")?;
-    drop(tokio::spawn(watch::assignment(client.clone(), args.group.clone(), inputs.clone())));
-    drop(tokio::spawn(watch::node(client.clone(), args.node.clone(), inputs.clone())));
-    drop(tokio::spawn(status::follow(client.clone(), args.node.clone(), reported, in_phase)));
+    drop(tokio::spawn(watch::follow(client.clone(), args.node.clone(), args.group.clone(), inputs.clone())));
+    drop(tokio::spawn(status::follow(client.clone(), report_to)));
     Ok(Some(client))
 }
 
@@ -165,11 +173,7 @@ fn source(args: &Args, api: Option<kube::Client>) -> Source {
 }
 
 fn engine(args: &Args) -> anyhow::Result<Engine> {
-    let config = EngineConfig {
-        instances_max: args.instances_max,
-        memory_bytes_max: usize::try_from(*sluice_config::limits::MEMORY_BYTES.end())?,
-        keep_resident_bytes: KEEP_RESIDENT_BYTES,
-    };
+    let config = EngineConfig { instances_max: args.instances_max, ..EngineConfig::default() };
     Ok(Engine::new(&config)?)
 }
 

@@ -16,9 +16,8 @@ use std::{
 };
 
 use sluice_chain::{Class, Recorder, UnitRecorder};
-use sluice_config::{Content, Counters, Digest, Environment, FORMAT, OnFailure, UnitRef};
+use sluice_config::{Counters, Digest, FORMAT, UnitRef};
 
-use crate::snapshot::Member;
 use cells::Cells;
 
 /// How long the series of a revision outlive it: a last scrape must see where they ended.
@@ -52,19 +51,6 @@ impl Metrics {
             applied_generation: AtomicU64::new(0),
             exceptions: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-        }
-    }
-
-    /// Makes the counters of a snapshot's units ready, before it is built.
-    pub(crate) fn prepare(&self, environment: Environment, members: &BTreeMap<UnitRef, Member>) {
-        for (unit, member) in members {
-            if let Content::Worker(worker) = member.revision.content(environment) {
-                let closed = match worker.on_failure {
-                    OnFailure::Closed => true,
-                    OnFailure::Open | OnFailure::Fallback => false,
-                };
-                self.cells(unit, &member.digest).set_faults_show(closed);
-            }
         }
     }
 

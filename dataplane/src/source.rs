@@ -6,10 +6,15 @@
 mod directory;
 mod operator;
 
+use std::time::Duration;
+
 use sluice_config::{Artifact, Digest, Revision, UnitRef};
 
 pub(crate) use directory::Directory;
 pub(crate) use operator::Operator;
+
+/// The API server may take the request and never answer.
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What could not be had; always local trouble, since it may be there later or elsewhere.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +52,10 @@ impl Source {
             return Err(FetchError::NoRevision(name, "the disk cache".into()));
         };
         let api: kube::Api<sluice_crds::Revision> = kube::Api::namespaced(client.clone(), &unit.namespace);
-        match api.get_opt(&name).await {
+        let Ok(answer) = tokio::time::timeout(GET_TIMEOUT, api.get_opt(&name)).await else {
+            return Err(FetchError::Api { name, problem: format!("no answer within {} s", GET_TIMEOUT.as_secs()) });
+        };
+        match answer {
             Ok(Some(object)) => Ok(object.spec.content),
             Ok(None) => Err(FetchError::NoRevision(name, format!("namespace {}", unit.namespace))),
             Err(error) => Err(FetchError::Api { name, problem: chain(&error) }),

@@ -1,7 +1,12 @@
-//! Writes the node's report into the status of its DataplaneNode: on change only, until it is there.
+//! Writes the node's report, and the condition that sums it up, into the status of its DataplaneNode:
+//! on change only, until it is there.
 
 use std::time::Duration;
 
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -11,79 +16,112 @@ use sluice_config::NodeReport;
 use sluice_crds::DataplaneNode;
 use tokio::sync::watch;
 
-use crate::{backoff::Backoff, drain::Phase};
+use crate::{backoff::Backoff, drain::Phase, log};
 
 /// Name that owns the status fields.
 const MANAGER: &str = "sluice-dataplane";
 /// A burst of changes is one write.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The API server may take the request and never answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until this pod is ready, the one before it may still report; but not for ever.
+const READY_FIRST: Duration = Duration::from_secs(10);
+
+/// What the writer follows.
+pub(crate) struct Follow {
+    pub(crate) node: String,
+    pub(crate) reports: watch::Receiver<NodeReport>,
+    pub(crate) ready: watch::Receiver<bool>,
+    pub(crate) in_phase: watch::Receiver<Phase>,
+}
 
 /// Writes each new report until the control loop is gone or the process drains: then the pod that
 /// takes over is the one that writes.
-pub(crate) async fn follow(
-    client: Client,
-    node: String,
-    mut reports: watch::Receiver<NodeReport>,
-    in_phase: watch::Receiver<Phase>,
-) {
+pub(crate) async fn follow(client: Client, mut from: Follow) {
     let api: Api<DataplaneNode> = Api::all(client);
+    // Ready, gone, or late: in each case the report is worth writing.
+    drop(tokio::time::timeout(READY_FIRST, from.ready.wait_for(|ready| *ready)).await);
     let mut written: Option<NodeReport> = None;
+    let mut condition: Option<Condition> = None;
     let mut backoff = Backoff::new();
     loop {
-        let report = reports.borrow_and_update().clone();
-        if *in_phase.borrow() != Phase::Serving {
+        let report = from.reports.borrow_and_update().clone();
+        if *from.in_phase.borrow() != Phase::Serving {
             return;
         }
-        if written.as_ref() == Some(&report) {
-            if reports.changed().await.is_err() {
-                return;
-            }
-            tokio::time::sleep(SETTLE).await;
-            continue;
-        }
-        match api
-            .patch_status(
-                &node,
-                &PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() },
-                &Patch::Merge(patch(&report)),
-            )
-            .await
-        {
-            Ok(_) => {
-                tracing::info!(
-                    generation = report.applied_generation,
-                    exceptions = report.exceptions_total,
-                    "reported"
-                );
-                written = Some(report);
-                backoff = Backoff::new();
-            }
-            Err(error) => {
-                let wait = backoff.next_wait();
-                // Made by the operator, which may come up after us.
-                let missing = matches!(&error, kube::Error::Api(s) if s.is_not_found());
-                tracing::warn!(%error, missing, wait_ms = wait.as_millis(), "cannot write the report");
-                // A newer report is worth trying at once only if it is newer: wait for either.
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    changed = reports.changed() => {
-                        if changed.is_err() { return; }
-                        reports.mark_changed();
-                        tokio::time::sleep(SETTLE).await;
-                    }
+        // An attempt that failed is repeated after a while, or with what is newer by then.
+        let mut pause = Duration::MAX;
+        if written.as_ref() != Some(&report) {
+            let next = self::condition(&report, condition.as_ref(), Timestamp::now());
+            match write(&api, &from.node, &report, &next).await {
+                Ok(()) => {
+                    written = Some(report);
+                    condition = Some(next);
+                    backoff = Backoff::new();
                 }
+                Err(error) => {
+                    pause = backoff.next_wait();
+                    tracing::warn!(error, wait_ms = log::millis(pause), "cannot write the report");
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = from.reports.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                from.reports.mark_changed();
+                tokio::time::sleep(SETTLE).await;
             }
         }
     }
 }
 
+async fn write(api: &Api<DataplaneNode>, node: &str, report: &NodeReport, condition: &Condition) -> Result<(), String> {
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    let patch = Patch::Merge(patch(report, condition));
+    match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(node, &params, &patch)).await {
+        Ok(Ok(_)) => {
+            tracing::info!(generation = report.applied_generation, exceptions = report.exceptions_total, "reported");
+            Ok(())
+        }
+        // Made by the operator, which may come up after us.
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+            Err(format!("there is no DataplaneNode {node} yet"))
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", WRITE_TIMEOUT.as_secs())),
+    }
+}
+
+/// `Ready`: the node runs what is assigned, without exceptions.
+fn condition(report: &NodeReport, before: Option<&Condition>, now: Timestamp) -> Condition {
+    let (status, reason, message) = match (&report.last_error, report.exceptions_total) {
+        (Some(error), _) => ("False", "NotApplied", error.clone()),
+        (None, _) if report.applied_generation == 0 => ("False", "Starting", "no assignment is in force yet".into()),
+        (None, 0) => ("True", "AsAssigned", format!("generation {} is in force", report.applied_generation)),
+        (None, n) => ("False", "Exceptions", format!("units that do not run as assigned: {n}")),
+    };
+    let since = before.filter(|b| b.status == status).map_or(Time(now), |b| b.last_transition_time.clone());
+    Condition {
+        type_: "Ready".into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        last_transition_time: since,
+        observed_generation: None,
+    }
+}
+
 /// A merge patch leaves out what is absent: lists and errors that emptied are said explicitly.
-fn patch(report: &NodeReport) -> Value {
+fn patch(report: &NodeReport, ready: &Condition) -> Value {
     let mut status = serde_json::to_value(report).unwrap_or_else(|_| json!({}));
     if let Some(fields) = status.as_object_mut() {
         for absent in ["exceptions", "lastError"] {
             fields.entry(absent).or_insert(Value::Null);
         }
+        fields.insert("conditions".into(), json!([ready]));
     }
     json!({ "status": status })
 }
@@ -92,11 +130,30 @@ fn patch(report: &NodeReport) -> Value {
 mod tests {
     use super::*;
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     #[test]
     fn what_emptied_is_removed() {
-        let patch = patch(&NodeReport::default());
+        let report = NodeReport::default();
+        let patch = patch(&report, &condition(&report, None, at(1)));
         assert_eq!(patch["status"]["exceptions"], Value::Null);
         assert!(patch["status"].get("lastError").is_some());
         assert_eq!(patch["status"]["appliedGeneration"], 0);
+        assert_eq!(patch["status"]["conditions"][0]["status"], "False");
+    }
+
+    #[test]
+    fn the_condition_remembers_when_it_turned() {
+        let mut report = NodeReport { applied_generation: 1, ..NodeReport::default() };
+        let first = condition(&report, None, at(1));
+        assert_eq!((first.status.as_str(), &first.last_transition_time), ("True", &Time(at(1))));
+        report.applied_generation = 2;
+        let second = condition(&report, Some(&first), at(2));
+        assert_eq!(second.last_transition_time, Time(at(1)));
+        report.exceptions_total = 3;
+        let third = condition(&report, Some(&second), at(3));
+        assert_eq!((third.reason.as_str(), &third.last_transition_time), ("Exceptions", &Time(at(3))));
     }
 }

@@ -3,18 +3,37 @@
 //! Two watches, each of one object by name: the group's Assignment and the node's own
 //! DataplaneNode. They start over by themselves, with backoff; while they cannot, nothing changes.
 
+use std::time::Duration;
+
 use futures::{Stream, StreamExt as _, pin_mut};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use sluice_crds::{Assignment, DataplaneNode};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{control::Input, desired::Accepted};
 
-/// Follows the Assignment named like the group until the control loop is gone.
-pub(crate) async fn assignment(client: Client, group: String, to: mpsc::Sender<Input>) {
+/// How long the first assignment waits for what this node's own object says about it.
+const NODE_FIRST: Duration = Duration::from_secs(10);
+
+/// Follows both until the control loop is gone. A new node must hear which units it keeps on stable
+/// before it hears of their unproven revisions.
+pub(crate) async fn follow(client: Client, node: String, group: String, to: mpsc::Sender<Input>) {
+    let (tell, told) = oneshot::channel();
+    let follow_node = self::node(client.clone(), node, to.clone(), tell);
+    let follow_assignment = async {
+        if tokio::time::timeout(NODE_FIRST, told).await.is_err() {
+            tracing::warn!("the DataplaneNode cannot be seen; going on without");
+        }
+        assignment(client, group, to).await;
+    };
+    tokio::join!(follow_node, follow_assignment);
+}
+
+/// Follows the Assignment named like the group.
+async fn assignment(client: Client, group: String, to: mpsc::Sender<Input>) {
     let events = watch::<Assignment>(client, &group);
     pin_mut!(events);
     while let Some(event) = events.next().await {
@@ -43,23 +62,26 @@ pub(crate) async fn assignment(client: Client, group: String, to: mpsc::Sender<I
     }
 }
 
-/// Follows the node's own DataplaneNode. It may not exist yet.
-pub(crate) async fn node(client: Client, node: String, to: mpsc::Sender<Input>) {
+/// Follows the node's own DataplaneNode, which may not exist yet.
+async fn node(client: Client, node: String, to: mpsc::Sender<Input>, known: oneshot::Sender<()>) {
     let events = watch::<DataplaneNode>(client, &node);
     pin_mut!(events);
+    let mut known = Some(known);
     while let Some(event) = events.next().await {
-        let keep_stable = match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => object.spec.keep_stable,
-            // A deleted object says nothing about this node; it will be made again.
-            Ok(Event::Delete(_) | Event::Init | Event::InitDone) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "cannot watch the DataplaneNode; trying again");
-                continue;
+        match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                let units = object.spec.keep_stable.into_iter().collect();
+                if to.send(Input::KeepStable(units)).await.is_err() {
+                    return;
+                }
             }
-        };
-        let input = Input::KeepStable(keep_stable.into_iter().collect());
-        if to.send(input).await.is_err() {
-            return;
+            Ok(Event::InitDone) => {
+                // Whoever waited may have given up.
+                let _gave_up = known.take().map(|known| known.send(()));
+            }
+            // A deleted object says nothing about this node; it will be made again.
+            Ok(Event::Delete(_) | Event::Init) => {}
+            Err(error) => tracing::warn!(%error, "cannot watch the DataplaneNode; trying again"),
         }
     }
 }
@@ -73,7 +95,7 @@ where
         + Send
         + 'static,
 {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).streaming_lists();
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watcher(Api::<K>::all(client), config).default_backoff()
 }
 

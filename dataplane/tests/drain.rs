@@ -1,4 +1,5 @@
 //! SIGTERM: the process ends, and no client notices.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod common;
 

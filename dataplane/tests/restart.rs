@@ -1,4 +1,5 @@
 //! Killed at any moment, a node comes back from its disk alone.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod common;
 

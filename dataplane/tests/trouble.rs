@@ -1,4 +1,5 @@
 //! What a node does with revisions that it cannot run, and whose fault it says that is.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod common;
 

@@ -14,6 +14,7 @@ use crate::{
     backoff::Backoff,
     decide::{Key, Progress},
     load::{LoadError, Loaded, Loader},
+    log,
 };
 
 #[derive(Default)]
@@ -49,7 +50,7 @@ impl Loads {
     }
 
     /// Starts what is needed and due, all at once: how many run at a time is the loader's business.
-    pub(super) fn start(&mut self, needs: &BTreeSet<Key>, now: Instant) {
+    pub(super) fn start(&mut self, needs: &BTreeSet<Key>, environment: Environment, now: Instant) {
         for key in needs {
             let load = self.loads.entry(key.clone()).or_default();
             if !load.is_due(now) {
@@ -61,7 +62,7 @@ impl Loads {
             let previous = load.last.as_ref().and_then(|r| r.as_ref().ok()).map(Arc::clone);
             let (loader, to, key) = (Arc::clone(&self.loader), self.to.clone(), key.clone());
             drop(tokio::spawn(async move {
-                let result = loader.load(&key, previous).await;
+                let result = loader.load(&key, environment, previous).await;
                 // The loop is gone only when the process ends.
                 let _gone = to.send(Input::Loaded(key, result)).await;
             }));
@@ -89,7 +90,7 @@ impl Loads {
             Some((ExceptionKind::LocalTrouble, error)) => {
                 let wait = load.backoff.next_wait();
                 load.retry_at = Some(now + wait);
-                tracing::warn!(%unit, revision, error, retry_ms = wait.as_millis(), "cannot load now");
+                tracing::warn!(%unit, revision, error, retry_ms = log::millis(wait), "cannot load now");
             }
         }
         // An attempt to save what is loaded may fail before the saving: what is loaded stays.

@@ -9,6 +9,7 @@ struct Case {
     progress: BTreeMap<Key, Progress>,
     current: BTreeMap<UnitRef, Digest>,
     start: Instant,
+    fresh: bool,
 }
 
 fn unit(name: &str) -> UnitRef {
@@ -25,7 +26,13 @@ fn failed(message: &str) -> Progress {
 
 impl Case {
     fn new() -> Self {
-        Self { wants: BTreeMap::new(), progress: BTreeMap::new(), current: BTreeMap::new(), start: Instant::now() }
+        Self {
+            wants: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            current: BTreeMap::new(),
+            start: Instant::now(),
+            fresh: false,
+        }
     }
 
     fn wants(mut self, name: &str, run: &str, stable: Option<&str>, since: u64) -> Self {
@@ -52,6 +59,7 @@ impl Case {
             wants: &self.wants,
             progress: &progress,
             current: &self.current,
+            fresh: self.fresh,
             accepted_at: self.start,
             now: self.start + elapsed,
         })
@@ -210,4 +218,13 @@ fn what_is_not_on_disk_takes_over_from_nothing_only() {
         Case::new().wants("a", "v2", Some("v1"), 2).is("a", "v2", unsaved()).is("a", "v1", failed("x")).decide();
     assert_eq!(runs(&fresh, "a"), Some(digest("v2")));
     assert_eq!(fresh.exceptions.len(), 1);
+}
+
+#[test]
+fn a_new_node_without_a_disk_serves_all_that_it_can_a_running_one_takes_nothing_new() {
+    let unsaved = Progress::Unsaved { message: "no disk".into() };
+    let mut case = Case::new().wants("a", "v1", None, 1).is("a", "v1", unsaved);
+    assert!(case.decide().running.is_empty());
+    case.fresh = true;
+    assert_eq!(runs(&case.decide(), "a"), Some(digest("v1")));
 }

@@ -1,7 +1,7 @@
 //! The counters of one revision of one unit: atomics, and nothing else on the request path.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -93,8 +93,8 @@ pub(super) struct Cells {
     pub(super) own: Histogram,
     requests: [[AtomicU64; ORIGINS.len()]; CLASSES.len()],
     pub(super) duration: Histogram,
-    /// Whether a fault of this unit becomes a 5xx of its own (`onFailure: closed`).
-    faults_show: AtomicBool,
+    /// Own 5xx without fault: faults are counted by `call`, and each failed request counts once.
+    errors_self: AtomicU64,
 }
 
 impl UnitRecorder for Cells {
@@ -106,14 +106,13 @@ impl UnitRecorder for Cells {
     fn request(&self, record: RequestRecord) {
         self.requests[class_index(record.class)][origin_index(record.origin)].fetch_add(1, Ordering::Relaxed);
         self.duration.observe(&REQUEST_BUCKETS_US, record.duration);
+        if record.class == Class::C5xx && record.origin == Origin::Own && !record.fault {
+            self.errors_self.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Cells {
-    pub(super) fn set_faults_show(&self, show: bool) {
-        self.faults_show.store(show, Ordering::Relaxed);
-    }
-
     pub(super) fn calls(&self, outcome: Outcome) -> u64 {
         self.calls[outcome_index(outcome)].load(Ordering::Relaxed)
     }
@@ -125,21 +124,13 @@ impl Cells {
     pub(super) fn counters(&self, unit: &UnitRef, revision: &Digest) -> UnitCounters {
         let all = CLASSES.iter().flat_map(|c| ORIGINS.iter().map(|o| self.requests(*c, *o)));
         let faults: u64 = Outcome::ALL.iter().filter(|o| o.is_fault()).map(|o| self.calls(*o)).sum();
-        let own_5xx = self.requests(Class::C5xx, Origin::Own);
         let others = ORIGINS.iter().filter(|o| **o != Origin::Own);
-        // `faults` and `errors_self` are added up by whoever judges: a fault that the client saw as
-        // this unit's own 5xx must not count twice. One that came after the head was no 5xx.
-        let shown = if self.faults_show.load(Ordering::Relaxed) {
-            faults - self.calls(Outcome::Aborted).min(faults)
-        } else {
-            0
-        };
         UnitCounters {
             unit: unit.clone(),
             revision: revision.clone(),
             requests: all.sum(),
             faults,
-            errors_self: own_5xx.saturating_sub(shown),
+            errors_self: self.errors_self.load(Ordering::Relaxed),
             errors_other: others.map(|o| self.requests(Class::C5xx, *o)).sum(),
             latency: self.duration.buckets().to_vec(),
         }

@@ -19,7 +19,7 @@ fn call(outcome: Outcome) -> CallRecord {
 }
 
 fn request(class: Class, origin: Origin) -> RequestRecord {
-    RequestRecord { class, origin, duration: Duration::from_millis(30) }
+    RequestRecord { class, origin, duration: Duration::from_millis(30), fault: false }
 }
 
 #[test]
@@ -56,31 +56,26 @@ fn values_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
     let unit = Handle(Arc::clone(&metrics)).unit(&worker(), &digest);
     for nanoseconds in [1, 1_000_000, 1_000_001, 30_000_000_000, 30_000_000_001] {
         let duration = Duration::from_nanos(nanoseconds);
-        unit.request(RequestRecord { class: Class::C2xx, origin: Origin::Upstream, duration });
+        unit.request(RequestRecord { class: Class::C2xx, origin: Origin::Upstream, duration, fault: false });
     }
     assert_eq!(metrics.counters().units[0].latency, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
 }
 
 #[test]
-fn a_fault_the_client_saw_counts_once_and_a_hidden_one_too() {
+fn a_failed_request_counts_once_whether_the_client_saw_the_fault_or_not() {
     let metrics = metrics();
     let unit = metrics.cells(&worker(), &Digest::of(b"a"));
-    let both = |outcome, class, origin| {
+    let both = |outcome: Outcome, class, origin| {
         unit.call(call(outcome));
-        unit.request(request(class, origin));
+        unit.request(RequestRecord { fault: outcome.is_fault(), ..request(class, origin) });
     };
-    unit.set_faults_show(true);
     both(Outcome::Trap, Class::C5xx, Origin::Own);
     both(Outcome::Answered, Class::C5xx, Origin::Own);
     both(Outcome::Next, Class::C5xx, Origin::Upstream);
     both(Outcome::Next, Class::C2xx, Origin::Upstream);
-    let row = &metrics.counters().units[0];
-    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (4, 1, 1, 1));
-
-    unit.set_faults_show(false);
     both(Outcome::Cpu, Class::C2xx, Origin::Upstream);
     let row = &metrics.counters().units[0];
-    assert_eq!((row.requests, row.faults), (5, 2));
+    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (5, 2, 1, 1));
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Operator {
         let token = tokio::fs::read_to_string(&self.token_file)
             .await
             .map_err(|e| failed(format!("token file {}: {e}", self.token_file.display())))?;
-        let url = format!("{}/artifacts/{}", self.url.trim_end_matches('/'), artifact.digest);
+        let url = format!("{}/v1/artifacts/{}", self.url.trim_end_matches('/'), artifact.digest);
         let mut response = client.get(url).bearer_auth(token.trim()).send().await.map_err(|e| failed(chain(&e)))?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(failed(format!("it answered {}", response.status())));

@@ -95,7 +95,7 @@ impl Artifacts {
         if token != Some(&format!("Bearer {TOKEN}")) {
             return respond(401, vec![]);
         }
-        let digest = path.strip_prefix("/artifacts/").and_then(|d| d.parse::<Digest>().ok());
+        let digest = path.strip_prefix("/v1/artifacts/").and_then(|d| d.parse::<Digest>().ok());
         let conduct = digest.and_then(|d| self.conduct.lock().unwrap().get(&d).cloned());
         match conduct {
             Some(Conduct::Whole(bytes) | Conduct::Instead(bytes)) => respond(200, bytes),
