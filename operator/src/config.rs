@@ -68,6 +68,9 @@ pub struct Config {
     /// Allow git servers on loopback addresses: tests and local tries only.
     #[arg(long, env = "SLUICE_GIT_ALLOW_LOOPBACK")]
     pub git_allow_loopback: bool,
+    /// Name of the Lease that decides who leads. Only tests have two: to see that two leaders do no harm.
+    #[arg(long, default_value = "sluice-operator", hide = true)]
+    pub lease_name: String,
     /// Seconds after which another replica may take over from a leader that is silent.
     #[arg(long, env = "SLUICE_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
     pub lease_seconds: u64,

@@ -1,6 +1,10 @@
 //! Kubernetes Events: each thing is said once, on the object that it is about.
 
-use std::fmt::Write as _;
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -19,13 +23,17 @@ pub struct Events {
     writer: Writer,
     instance: String,
     namespace: String,
+    said: Arc<Mutex<BTreeSet<String>>>,
 }
+
+/// What is kept in memory of what was said; the API server keeps the rest, for an hour.
+const REMEMBERED_MAX: usize = 10_000;
 
 impl Events {
     /// As this replica; what concerns the whole cluster is said in `namespace`.
     #[must_use]
     pub fn new(writer: Writer, instance: &str, namespace: &str) -> Self {
-        Self { writer, instance: instance.to_owned(), namespace: namespace.to_owned() }
+        Self { writer, instance: instance.to_owned(), namespace: namespace.to_owned(), said: Arc::default() }
     }
 
     /// Says what the planner wants said, once its write is stored. `salt` tells this write from others.
@@ -42,11 +50,22 @@ impl Events {
         let reference = about.object_ref(&());
         let namespace = reference.namespace.clone().unwrap_or_else(|| self.namespace.clone());
         let event = self.event(reference, &namespace, (warning, reason, note), salt);
+        if !self.is_news(&event.name_any()) {
+            return;
+        }
         let api: Api<KubeEvent> = Api::namespaced(self.writer.client().clone(), &namespace);
         match self.writer.create(&api, None, &event).await {
             Ok(_) | Err(WriteError::Conflict { .. }) => {}
             Err(error) => tracing::warn!(%error, object = about.name_any(), reason, note, "an event was lost"),
         }
+    }
+
+    fn is_news(&self, name: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= REMEMBERED_MAX {
+            said.clear();
+        }
+        said.insert(name.to_owned())
     }
 
     fn event(

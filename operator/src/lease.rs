@@ -18,13 +18,13 @@ use kube::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// Name of the Lease.
-pub const NAME: &str = "sluice-operator";
+use crate::config::Config;
 
 /// Talks to the API server about the Lease.
 #[derive(Debug)]
 pub struct Elector {
     api: Api<Lease>,
+    name: String,
     identity: String,
     duration: Duration,
 }
@@ -37,10 +37,15 @@ struct Seen {
 }
 
 impl Elector {
-    /// For one replica.
+    /// For this replica.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: &str, duration: Duration) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), duration }
+    pub fn new(client: Client, config: &Config) -> Self {
+        Self {
+            api: Api::namespaced(client, &config.namespace),
+            name: config.lease_name.clone(),
+            identity: config.pod_name.clone(),
+            duration: config.lease(),
+        }
     }
 
     /// Takes part in the election until `stop` is set; tells through `leading`. Releases at the end.
@@ -85,7 +90,7 @@ impl Elector {
     }
 
     async fn look(&self, seen: &mut Option<Seen>) -> Result<bool, kube::Error> {
-        let lease = match self.api.get_opt(NAME).await? {
+        let lease = match self.api.get_opt(&self.name).await? {
             Some(lease) => lease,
             None => self.create().await?,
         };
@@ -111,9 +116,9 @@ impl Elector {
     }
 
     async fn create(&self) -> Result<Lease, kube::Error> {
-        let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         match self.api.create(&PostParams::default(), &Lease { metadata, spec: None }).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => self.api.get(NAME).await,
+            Err(kube::Error::Api(status)) if status.is_already_exists() => self.api.get(&self.name).await,
             other => other,
         }
     }
@@ -132,6 +137,6 @@ impl Elector {
             ..LeaseSpec::default()
         };
         let lease = Lease { metadata: lease.metadata.clone(), spec: Some(spec) };
-        self.api.replace(NAME, &PostParams::default(), &lease).await
+        self.api.replace(&self.name, &PostParams::default(), &lease).await
     }
 }

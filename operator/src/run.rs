@@ -83,7 +83,7 @@ pub async fn run(config: Config, client: Client, stop: watch::Receiver<bool>) ->
     tasks.spawn(holdings.clone().hold(readiness));
 
     let (leading, leads) = watch::channel(false);
-    let elector = Elector::new(client, &config.namespace, &config.pod_name, config.lease());
+    let elector = Elector::new(client, &config);
     let election = tokio::spawn(elector.run(leading, stop.clone()));
     let replica = Replica { config, hands, source, holdings: Arc::new(holdings) };
     replica.lead_when_elected(leads, stop, &metrics).await?;

@@ -41,10 +41,9 @@ pub enum WriteError {
 
 impl WriteError {
     fn of(what: String, error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.is_conflict() || status.is_not_found() => Self::Conflict { what },
-            other => Self::Api { what, source: Box::new(other) },
-        }
+        let late = matches!(&error, kube::Error::Api(status)
+            if status.is_conflict() || status.is_already_exists() || status.is_not_found());
+        if late { Self::Conflict { what } } else { Self::Api { what, source: Box::new(error) } }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kinds, one a file.
 #![allow(unreachable_pub, reason = "kube derives a private copy of each spec that has CEL rules")]
+#![allow(clippy::duplicated_attributes, reason = "columns repeat words: that is how kube's derive reads them")]
 
 pub mod assignment;
 pub mod dataplane_node;

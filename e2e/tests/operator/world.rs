@@ -1,0 +1,264 @@
+//! A control plane, a git server, and operators as processes beside it.
+
+use std::{net::TcpListener, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::{Api, Client, api::ListParams};
+use serde_json::{Value, json};
+use sluice_config::{Digest, Environment};
+use sluice_crds::{Assignment, Phase, Rollout, Unit};
+use sluice_e2e::{
+    Cluster, Spawn,
+    parts::git_server::GitServer,
+    rollouts::{self, Rollouts},
+    tools,
+    wait::{Look, until},
+};
+
+pub(crate) const SYSTEM: &str = "sluice-system";
+pub(crate) const TEAM: &str = "edge-team";
+/// The user that operators are, so that the audit log tells their writes apart.
+pub(crate) const OPERATOR: &str = "test-operator";
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+const REPOSITORY: &str = "edge";
+
+pub(crate) struct World<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) client: Client,
+    pub(crate) git: GitServer<'a>,
+    pub(crate) rollouts: Rollouts,
+    kubeconfig: PathBuf,
+}
+
+impl<'a> World<'a> {
+    pub(crate) async fn on(cluster: &'a Cluster) -> Result<Self> {
+        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml");
+        for file in std::fs::read_dir(crds)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|e| e == "yaml") {
+                cluster.kubectl(&["apply", "--server-side", "-f", &path.to_string_lossy()]).await?;
+            }
+        }
+        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await?;
+        for name in [SYSTEM, TEAM] {
+            cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+        }
+        cluster.apply(&template()).await?;
+        let git = GitServer::start(cluster).await?;
+        git.create(REPOSITORY)?;
+        let kubeconfig = cluster.user_kubeconfig(OPERATOR, &["system:masters"])?;
+        let rollouts = Rollouts::of(cluster, TEAM).await?;
+        Ok(Self { cluster, client: cluster.client().await?, git, rollouts, kubeconfig })
+    }
+
+    /// Starts an operator; `lease` tells apart those that are to lead at the same time.
+    pub(crate) fn start_operator(&self, name: &str, lease: &str) -> Result<Metrics> {
+        let (metrics, artifacts) = (free_port()?, free_port()?);
+        let folder = self.cluster.folder()?.join(name);
+        let spawn = Spawn::new(name, tools::own_binary("sluice-operator")?)
+            .arg(format!("--pod-name={name}"))
+            .arg(format!("--namespace={SYSTEM}"))
+            .arg(format!("--work-dir={}", folder.display()))
+            .arg(format!("--metrics-addr=127.0.0.1:{metrics}"))
+            .arg(format!("--artifacts-addr=127.0.0.1:{artifacts}"))
+            .arg(format!("--lease-name={lease}"))
+            .arg("--lease-seconds=4")
+            .env("RUST_LOG", "info,sluice_operator=debug")
+            .env("KUBECONFIG", self.kubeconfig.to_string_lossy());
+        self.cluster.start_process(&spawn)?;
+        Ok(Metrics { url: format!("http://127.0.0.1:{metrics}/metrics") })
+    }
+
+    /// The end of an operator's log.
+    pub(crate) fn log(&self, name: &str) -> String {
+        let log = self.cluster.processes().map(|p| std::fs::read_to_string(p.log_path(name)).unwrap_or_default());
+        let log = log.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+    }
+
+    pub(crate) fn kill_operator(&self, name: &str) -> Result<()> {
+        self.cluster.processes()?.kill(name)
+    }
+
+    pub(crate) fn stop_operator(&self, name: &str) -> Result<()> {
+        self.cluster.processes()?.stop(name)
+    }
+
+    pub(crate) async fn group(&self, name: &str, environment: Environment, order: i32, gates: Value) -> Result<()> {
+        let group = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "DeploymentGroup", "metadata": {"name": name},
+            "spec": {"environment": environment.as_str(), "order": order, "gates": gates}});
+        self.cluster.apply(&group).await.map(drop)
+    }
+
+    pub(crate) async fn follow_repository(&self) -> Result<()> {
+        let repository = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Repository",
+            "metadata": {"name": REPOSITORY, "namespace": TEAM},
+            "spec": {"url": self.git.url(REPOSITORY), "interval": "1s", "stagingEvidence": "None"}});
+        self.cluster.apply(&repository).await.map(drop)
+    }
+
+    /// Commits to both branches; returns production's commit.
+    pub(crate) async fn merge(&self, message: &str, files: &[(&str, Option<&str>)]) -> Result<String> {
+        self.git.commit(REPOSITORY, "staging", message, files).await?;
+        self.git.commit(REPOSITORY, "production", message, files).await
+    }
+
+    pub(crate) async fn production(&self, title: &str, commit: &str, phase: Phase) -> Result<Rollout> {
+        self.rollouts.reach(title, Environment::Production, commit, phase, LIMIT).await
+    }
+
+    /// Waits until a unit's attempt for a commit was told to a group.
+    pub(crate) async fn entered(&self, title: &str, commit: &str, group: &str) -> Result<Rollout> {
+        until(&format!("{title} to enter {group}"), LIMIT, || async {
+            let Some(rollout) = self.rollouts.find(title, Environment::Production, commit).await? else {
+                return Ok(Look::NotYet("no rollout".to_owned()));
+            };
+            let status = rollouts::status(&rollout);
+            let entered = status.groups.iter().any(|g| g.name == group && g.entered_at.is_some());
+            Ok(if entered { Look::Done(rollout) } else { Look::NotYet(format!("{:?}", status.phase)) })
+        })
+        .await
+    }
+
+    pub(crate) async fn assignment(&self, group: &str) -> Result<sluice_config::Assignment> {
+        let api: Api<Assignment> = Api::all(self.client.clone());
+        Ok(api.get(group).await?.spec.wire)
+    }
+
+    /// What a group is told to run of a unit.
+    pub(crate) async fn assigned(&self, group: &str, unit: &str) -> Result<Option<Digest>> {
+        let assignment = self.assignment(group).await?;
+        Ok(assignment.entries.iter().find(|e| e.name == unit).and_then(|e| e.revision.clone()))
+    }
+
+    pub(crate) async fn unit(&self, name: &str) -> Result<Unit> {
+        let api: Api<Unit> = Api::namespaced(self.client.clone(), TEAM);
+        Ok(api.get(name).await?)
+    }
+
+    /// All rollouts, for counting attempts.
+    pub(crate) async fn all_rollouts(&self) -> Result<Vec<Rollout>> {
+        let api: Api<Rollout> = Api::namespaced(self.client.clone(), TEAM);
+        Ok(api.list(&ListParams::default()).await?.items)
+    }
+
+    /// What a group was told about a unit, write by write: generation and revision.
+    pub(crate) fn told(&self, group: &str, unit: &str) -> Result<Vec<(u64, Option<Digest>)>> {
+        let mut told = Vec::new();
+        for event in self.audited()? {
+            let object = &event["objectRef"];
+            let write = event["verb"] == "update" || event["verb"] == "create";
+            let stored = event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
+            if write && stored && object["resource"] == "assignments" && object["name"] == group {
+                let spec =
+                    serde_json::from_value::<sluice_config::Assignment>(event["responseObject"]["spec"].clone())?;
+                let entry = spec.entries.iter().find(|entry| entry.name == unit);
+                told.push((spec.generation, entry.and_then(|entry| entry.revision.clone())));
+            }
+        }
+        Ok(told)
+    }
+
+    /// The audit log; its last line may be half written.
+    fn audited(&self) -> Result<impl Iterator<Item = Value>> {
+        let text = std::fs::read_to_string(self.cluster.audit_log()?)?;
+        let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(events.into_iter())
+    }
+
+    /// Writes of operators so far, as `verb resource`, but for leases and requests that store nothing.
+    pub(crate) fn writes(&self) -> Result<Vec<String>> {
+        let mut writes = Vec::new();
+        for event in self.audited()? {
+            let verb = event["verb"].as_str().unwrap_or_default();
+            let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
+            let ours = event["user"]["username"] == OPERATOR;
+            if ours && ["create", "update", "patch", "delete"].contains(&verb) && resource != "leases" {
+                let object = &event["objectRef"];
+                writes.push(format!("{verb} {resource} {} {}", object["name"], object["subresource"]));
+            }
+        }
+        Ok(writes)
+    }
+
+    /// `kubectl apply` of what must be refused, with this in its message.
+    pub(crate) async fn refused(&self, object: Value, sentence: &str) -> Result<()> {
+        match self.cluster.apply(&object).await {
+            Ok(_) => bail!("this was let in: {object}"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                ensure!(text.contains(sentence), "refused without `{sentence}`: {text}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An operator's own metrics.
+pub(crate) struct Metrics {
+    url: String,
+}
+
+impl Metrics {
+    /// The sum of a metric over its labels.
+    pub(crate) async fn sum(&self, name: &str) -> Result<f64> {
+        let text = reqwest::get(&self.url).await?.text().await?;
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap_or("0").parse::<f64>().context("a number")).sum()
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn template() -> Value {
+    let set = r#"apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: sluice-dataplane-${GROUP}
+spec:
+  selector:
+    matchLabels:
+      app.kubernetes.io/component: dataplane
+  template:
+    metadata:
+      labels:
+        app.kubernetes.io/component: dataplane
+    spec:
+      containers:
+        - name: dataplane
+          image: sluice.local/dataplane
+          env:
+            - {name: SLUICE_GROUP, value: "${GROUP}"}
+          resources:
+            requests: {cpu: 1000m}
+          ports:
+            - {name: http, containerPort: 8080}
+"#;
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "sluice-dataplane-template", "namespace": SYSTEM}, "data": {"daemonset.yaml": set}})
+}
+
+/// A route table of `shop`: `host` decides what it does.
+pub(crate) fn shop(host: &str) -> String {
+    format!(
+        r#"apiVersion: sluice.dev/v1alpha1
+kind: Routes
+metadata: {{name: shop}}
+spec:
+  hosts: ["shop.example"]
+  rules:
+  - paths: ["/*"]
+    upstream: {{url: "http://{host}.default.svc:8080"}}
+"#
+    )
+}
+
+/// A config bundle.
+pub(crate) fn flags(value: &str) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: Config\nmetadata: {{name: flags}}\nspec:\n  data: {{flag: \"{value}\"}}\n"
+    )
+}
