@@ -43,7 +43,8 @@ async fn play(world: &World<'_>) -> Result<()> {
 
     let errors = json!({"name": "errors", "preset": {"errorRate": {"max": "1%", "minRequests": 100}}});
     let soak = json!({"name": "soak", "soak": {"duration": "1s", "minRequests": 100}});
-    world.group("staging", Staging, 0, json!([])).await?;
+    let check = |command: &str| json!({"name": "e2e", "job": {"image": "x", "command": [command], "timeout": "60s"}});
+    world.group("staging", Staging, 0, json!([check("true")])).await?;
     world.group("canary", Production, 10, json!([errors, soak])).await?;
     world.group("main", Production, 20, json!([errors])).await?;
     let nodes = [("node-s", "staging"), ("node-c", "canary"), ("node-m1", "main"), ("node-m2", "main")];
@@ -55,6 +56,9 @@ async fn play(world: &World<'_>) -> Result<()> {
     one_broken_unit_stalls_alone(world).await?;
     a_bad_one_is_taken_back(world).await?;
     a_killed_operator_goes_on_where_it_was(world, &fleet).await?;
+    world.group("staging", Staging, 0, json!([check("false")])).await?;
+    a_job_that_fails_takes_it_back(world).await?;
+    world.group("staging", Staging, 0, json!([check("true")])).await?;
     two_leaders_do_no_harm(world).await?;
     nothing_is_written_when_nothing_happens(world).await?;
     a_group_takes_all_of_its_own_along(world).await
@@ -213,6 +217,16 @@ async fn a_killed_operator_goes_on_where_it_was(world: &World<'_>, fleet: &Fleet
     world.start_operator("operator-a", "one")?;
     world.production(SHOP, &commit, Phase::Reverted).await?;
     ensure!(world.assigned("canary", "shop").await? == good, "canary is not back");
+    Ok(())
+}
+
+async fn a_job_that_fails_takes_it_back(world: &World<'_>) -> Result<()> {
+    let commit = world.git.commit("edge", "staging", "For staging", &[(CONFIG, Some(&*flags("no")))]).await?;
+    let rollout = world.rollouts.reach(FLAGS, Staging, &commit, Phase::Reverted, LIMIT).await?;
+    let message = rollouts::status(&rollout).message;
+    ensure!(message.contains("Job failed: exit code 1: one | checkout answers 500"), "{message}");
+    let jobs = world.cluster.kubectl(&["get", "jobs", "-n", world::SYSTEM, "-o", "yaml"]).await?;
+    ensure!(jobs.contains("runAsNonRoot: true") && jobs.contains("sluice.dev/rollout: "), "{jobs}");
     Ok(())
 }
 

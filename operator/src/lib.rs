@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod observe;
 pub mod polls;
+pub mod prune;
 pub mod publish;
 pub mod reconcile;
 pub mod remember;

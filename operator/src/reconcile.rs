@@ -16,7 +16,7 @@ use crate::{
     nodes,
     observe::Observer,
     polls::Reports,
-    status, times,
+    prune, status, times,
     writer::WriteError,
 };
 
@@ -109,7 +109,7 @@ impl Reconciler {
         let reports = self.reports.borrow_and_update().clone();
         status::units(&self.hands, snapshot, plan, &reports).await?;
         self.count(snapshot);
-        Ok(())
+        prune::prune(&self.hands).await
     }
 
     fn count(&self, snapshot: &Snapshot) {
