@@ -28,6 +28,8 @@ generate: ## Write the generated files: resource definitions, JSON Schemas, the 
 .PHONY: test
 test: tools guests build ## All tests: unit, planner transcripts, API server, full cluster
 	cargo test --release --workspace
+	@echo "--- on clusters of this machine"
+	cargo test --release --workspace -- --ignored --test-threads=1
 
 .PHONY: demo
 demo: tools guests build ## The story of docs/demo.md on a real cluster; leaves it up

@@ -37,6 +37,7 @@ const DATAPLANE_PORT: u16 = 8080;
 
 const OPERATOR_IMAGE: &str = "sluice.local/sluice-operator:e2e";
 const DATAPLANE_IMAGE: &str = "sluice.local/sluice-dataplane:e2e";
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 /// A deployment group of the stage: its name, environment, order and gates. Each has one node.
@@ -87,7 +88,9 @@ impl Stage {
     }
 
     async fn import_images(&self) -> Result<()> {
-        let operator = Image::of_program(OPERATOR_IMAGE, &tools::own_binary("sluice-operator")?)?;
+        // Public authorities, which git servers' certificates come from.
+        let operator =
+            Image::of_program(OPERATOR_IMAGE, &tools::own_binary("sluice-operator")?)?.file(AUTHORITIES, AUTHORITIES);
         let dataplane = Image::of_program(DATAPLANE_IMAGE, &tools::own_binary("sluice-dataplane")?)?;
         self.cluster.import_image(&operator).await?;
         self.cluster.import_image(&dataplane).await

@@ -40,6 +40,12 @@ impl Team {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Reads a file of the work tree.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let path = self.folder.join(path);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// Copies a file of this machine into the work tree.
     pub fn copy(&self, path: &str, from: &Path) -> Result<()> {
         let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;

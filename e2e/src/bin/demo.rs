@@ -6,7 +6,7 @@ const NAME: &str = "demo";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter("warn,kube_client=off").with_writer(std::io::stderr).init();
     let ending = match sluice_e2e::demo::tell(NAME).await {
         Ok(ending) => ending,
         Err(error) => {

@@ -55,8 +55,10 @@ pub fn groups() -> Vec<Group> {
 
 /// An end-to-end test: the group's nodes must answer for the shop.
 fn e2e_job(group: &str) -> Value {
-    let url = format!("http://sluice-group-{group}.sluice-system.svc/");
-    let script = format!("wget -q -O /dev/null --header 'Host: {HOST}' {url}");
+    let url = format!("http://sluice-group-{group}.sluice-system.svc:8080/");
+    let script = format!(
+        "curl --fail --silent --show-error --retry 5 --retry-all-errors --retry-delay 1 --output /dev/null --header 'Host: {HOST}' {url}"
+    );
     json!({"name": "e2e", "job": {
         "image": crate::image::BUSYBOX,
         "imagePullPolicy": "Never",
