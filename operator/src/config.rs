@@ -62,9 +62,9 @@ pub struct Config {
     /// Addresses that no git server may have, e.g. the API server's.
     #[arg(long, env = "SLUICE_GIT_REFUSE", value_delimiter = ',')]
     pub git_refuse: Vec<std::net::IpAddr>,
-    /// Address of the API server inside of a cluster: no git server either.
+    /// The API server as pods see it, no git server either; some clouds write a name here, which is left out.
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
-    pub api_server: Option<std::net::IpAddr>,
+    pub api_server: Option<String>,
     /// Allow git servers on loopback addresses: tests and local tries only.
     #[arg(long, env = "SLUICE_GIT_ALLOW_LOOPBACK")]
     pub git_allow_loopback: bool,

@@ -201,7 +201,8 @@ impl Replica {
 fn source_options(config: &Config) -> Result<source::Options, RunError> {
     let mut options = source::Options::new(config.work_dir.join("git"));
     options.allow_loopback = config.git_allow_loopback;
-    options.refused_addresses = config.git_refuse.iter().chain(&config.api_server).copied().collect();
+    let api_server = config.api_server.as_ref().and_then(|address| address.parse().ok());
+    options.refused_addresses = config.git_refuse.iter().copied().chain(api_server).collect();
     options.extra_ca_pem = match &config.git_ca {
         Some(path) => Some(std::fs::read(path).map_err(io(format!("--git-ca {}", path.display())))?),
         None => None,
