@@ -23,7 +23,7 @@ use crate::{
     decide::{self, Decision, Inputs, Key},
     desired::{Accepted, Desired, Want},
     load::{LoadError, Loaded, Loader},
-    log,
+    logging,
     metrics::Metrics,
     report::{self, Identity},
     snapshot::{self, InForce, Member, Retired},
@@ -244,7 +244,7 @@ impl Control {
             tracing::info!(
                 generation,
                 units = members.len(),
-                after_us = log::micros(now.duration_since(self.accepted_at)),
+                after_us = logging::micros(now.duration_since(self.accepted_at)),
                 retired = self.retired.len(),
                 "snapshot in force"
             );

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{log, metrics::Metrics};
+use crate::{logging, metrics::Metrics};
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,5 +62,5 @@ pub(crate) async fn run(limit: Duration, phase: &watch::Sender<Phase>, metrics: 
     while open() > 0 && begin.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    tracing::info!(connections = open(), after_ms = log::millis(begin.elapsed()), "drained");
+    tracing::info!(connections = open(), after_ms = logging::millis(begin.elapsed()), "drained");
 }

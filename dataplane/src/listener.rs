@@ -22,8 +22,9 @@ use tokio::{
 
 use crate::{drain::Phase, framing, metrics::Metrics, snapshot::InForce};
 
-/// A head must be there within this time, also the next one on a kept connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A head must be there within this time, also the next one on a kept connection: longer than
+/// clients commonly keep theirs idle, so that it is they who close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Connections at once; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -31,7 +32,6 @@ const CONNECTIONS_MAX: usize = 20_000;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What every connection needs.
-#[derive(Clone)]
 pub(crate) struct Front {
     pub(crate) in_force: InForce,
     pub(crate) metrics: Arc<Metrics>,
@@ -40,6 +40,7 @@ pub(crate) struct Front {
 
 /// Accepts until the last phase of the drain.
 pub(crate) async fn serve(listener: TcpListener, front: Front) {
+    let front = Arc::new(front);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut phase = front.phase.clone();
     loop {
@@ -55,14 +56,28 @@ pub(crate) async fn serve(listener: TcpListener, front: Front) {
                 continue;
             }
         };
-        let front = front.clone();
+        let front = Arc::clone(&front);
         drop(tokio::spawn(async move {
-            let metrics = Arc::clone(&front.metrics);
-            metrics.connections.fetch_add(1, Ordering::Relaxed);
+            let counted = Counted::new(&front.metrics);
             connection(stream, client, front).await;
-            metrics.connections.fetch_sub(1, Ordering::Relaxed);
-            drop(permit);
+            drop((counted, permit));
         }));
+    }
+}
+
+/// An open connection; counted until its task is gone, however it ends.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -71,14 +86,17 @@ type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> std::io::Result<Accepted> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, client) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+    if let Err(error) = stream.set_nodelay(true) {
+        // The client left already: its own task finds out.
+        tracing::debug!(%client, %error, "no TCP_NODELAY");
+    }
     Ok((stream, client, permit))
 }
 
-async fn connection(stream: TcpStream, client: SocketAddr, front: Front) {
+async fn connection(stream: TcpStream, client: SocketAddr, front: Arc<Front>) {
     let mut phase = front.phase.clone();
     let service = service_fn(move |request| {
-        let front = front.clone();
+        let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(answer(request, client, &front).await) }
     });
     let served = http1::Builder::new()

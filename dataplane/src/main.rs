@@ -18,7 +18,7 @@ mod drain;
 mod framing;
 mod listener;
 mod load;
-mod log;
+mod logging;
 mod metrics;
 mod report;
 mod snapshot;
@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(Command::Digest { file }) = cli.command {
         return print_digest(&file);
     }
-    log::init(&cli.args.log)?;
+    logging::init(&cli.args.log)?;
     // One provider for the process: kube, reqwest and later the listeners find it here.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("another TLS provider is installed already");

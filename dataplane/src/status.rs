@@ -16,7 +16,7 @@ use sluice_config::NodeReport;
 use sluice_crds::DataplaneNode;
 use tokio::sync::watch;
 
-use crate::{backoff::Backoff, drain::Phase, log};
+use crate::{backoff::Backoff, drain::Phase, logging};
 
 /// Name that owns the status fields.
 const MANAGER: &str = "sluice-dataplane";
@@ -61,7 +61,7 @@ pub(crate) async fn follow(client: Client, mut from: Follow) {
                 }
                 Err(error) => {
                     pause = backoff.next_wait();
-                    tracing::warn!(error, wait_ms = log::millis(pause), "cannot write the report");
+                    tracing::warn!(error, wait_ms = logging::millis(pause), "cannot write the report");
                 }
             }
         }

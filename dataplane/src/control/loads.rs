@@ -14,7 +14,7 @@ use crate::{
     backoff::Backoff,
     decide::{Key, Progress},
     load::{LoadError, Loaded, Loader},
-    log,
+    logging,
 };
 
 #[derive(Default)]
@@ -90,7 +90,7 @@ impl Loads {
             Some((ExceptionKind::LocalTrouble, error)) => {
                 let wait = load.backoff.next_wait();
                 load.retry_at = Some(now + wait);
-                tracing::warn!(%unit, revision, error, retry_ms = log::millis(wait), "cannot load now");
+                tracing::warn!(%unit, revision, error, retry_ms = logging::millis(wait), "cannot load now");
             }
         }
         // An attempt to save what is loaded may fail before the saving: what is loaded stays.

@@ -16,7 +16,7 @@ use crate::{
     decide::Key,
     desired::Accepted,
     load::Loader,
-    log,
+    logging,
 };
 
 pub(super) struct Saver {
@@ -97,7 +97,11 @@ impl Saver {
             }
             Err(error) => {
                 let wait = self.backoff.next_wait();
-                tracing::warn!(error, retry_ms = log::millis(wait), "cannot write the state: a restart would go back");
+                tracing::warn!(
+                    error,
+                    retry_ms = logging::millis(wait),
+                    "cannot write the state: a restart would go back"
+                );
                 self.error = Some(error);
                 self.retry_at = Some(now + wait);
             }
