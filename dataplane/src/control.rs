@@ -266,10 +266,14 @@ impl Control {
             .collect();
     }
 
-    /// The first snapshot waits until every unit has something to run, so that a new pod is not
-    /// ready without a worker that others have; but not for ever.
+    /// The first snapshot waits until every unit runs what it should, or what it ran before the
+    /// restart: a new pod is not ready without a worker that others have, and a restart does not
+    /// show an older revision for a moment. But not for ever.
     fn may_begin(&self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) -> bool {
-        let complete = wants.iter().all(|(unit, w)| w.run.is_none() || decision.running.contains_key(unit));
+        let complete = wants.iter().filter(|(_, want)| want.run.is_some()).all(|(unit, want)| {
+            let runs = decision.running.get(unit);
+            runs.is_some() && (runs == want.run.as_ref() || runs == self.current.get(unit))
+        });
         complete || (decision.settled && decision.not_loaded.is_empty()) || now >= self.started_at + PATIENCE
     }
 

@@ -63,11 +63,10 @@ async fn what_two_readers_could_understand_differently_is_refused() {
     let (_home, node) = serving("1").await;
     let ok = raw(node.clients, b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n").await;
     assert!(ok.starts_with("HTTP/1.1 200"), "{ok}");
-    let cases: [&[u8]; 10] = [
+    let cases: [&[u8]; 9] = [
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example\r\n\r\n",
         b"GET http://other.example/ HTTP/1.1\r\nHost: shop.example\r\n\r\n",
-        b"CONNECT shop.example:80 HTTP/1.1\r\nHost: shop.example:80\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: +1\r\n\r\na",
         b"POST / HTTP/1.1\r\nHost: shop.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",

@@ -185,3 +185,50 @@ async fn without_any_disk_a_new_node_serves_and_says_so() {
     let told = async || node.report().await.last_error.filter(|e| e.contains("disk cache"));
     until("the report says why", told).await;
 }
+
+/// A tmpfs of the state directory's own; gone with the test.
+struct Tiny(std::path::PathBuf);
+
+impl Tiny {
+    /// None where this user may not mount.
+    fn mount(at: &std::path::Path, kib: u64) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
+            .arg(at)
+            .status();
+        mount.is_ok_and(|s| s.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _best_effort = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_space_is_local_trouble_until_there_is_space() {
+    let scene = Scene::new().await;
+    let sizes = guest("security-headers-v1").len() + guest("security-headers-v3").len();
+    let kib = sizes as u64 / 1024;
+    let Some(_tiny) = Tiny::mount(&scene.home.state, kib) else {
+        eprintln!("not run: mounting a tmpfs needs root; the tests beside it do without");
+        return;
+    };
+    let node = scene.start().await;
+    let v3 = worker(&scene.home.revisions(), "security-headers", &guest("security-headers-v3"), "closed");
+    scene.assign(2, &v3, vec![]);
+    let exception = exception(&node).await;
+    assert_eq!((exception.reason, exception.revision), (ExceptionKind::LocalTrouble, v3));
+    assert!(exception.message.contains("No space left"), "{}", exception.message);
+    assert_eq!(mark(&node).await, "security-headers/v1");
+    let left = fs::read_dir(scene.home.state.join("artifacts")).unwrap().count();
+    assert_eq!(left, 1, "what could not be written whole is gone");
+
+    let grown = format!("remount,size={}k", 2 * kib);
+    let remounted = std::process::Command::new("mount").args(["-o", &grown]).arg(&scene.home.state).status();
+    assert!(remounted.unwrap().success());
+    until("the exception ends", async || node.report().await.exceptions.is_empty().then_some(())).await;
+    assert_eq!(mark(&node).await, "security-headers/v3");
+}
