@@ -70,7 +70,7 @@ impl Histogram {
     fn observe(&self, bounds_us: &[u64; 9], value: Duration) {
         let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         // A value on a bound belongs to the bucket below it; whole microseconds would round down.
-        let exact = value.subsec_nanos() % 1_000 == 0;
+        let exact = value.subsec_nanos().is_multiple_of(1_000);
         let bucket = bounds_us.iter().position(|b| us < *b || (us == *b && exact)).unwrap_or(bounds_us.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_ns.fetch_add(u64::try_from(value.as_nanos()).unwrap_or(0), Ordering::Relaxed);
