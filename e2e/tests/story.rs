@@ -1,6 +1,6 @@
 //! The demo's story as assertions, and on the same stage what may go wrong besides.
 //!
-//! One test, because a stage takes half a minute to set up and everything after it is independent of what came before.
+//! What may go wrong comes in one test, because a stage takes half a minute to set up.
 
 use std::time::Duration;
 
@@ -21,14 +21,21 @@ const HEADERS: &str = "security-headers";
 const REQUEST_ID: &str = "request-id";
 
 #[tokio::test]
-#[ignore = "needs root and a cluster: `make test` runs it"]
-async fn the_story_and_what_may_go_wrong() -> Result<()> {
+#[ignore = "needs root and the built tools: `make test` runs it"]
+async fn the_story_goes_as_told() -> Result<()> {
     let Ending { stage, figures } = demo::tell("story").await?;
     println!("{}", figures.table());
     for row in figures.missed() {
         // How long something takes is for the demo's table; here only what must never happen counts.
         ensure!(row.unit != "requests", "{}: {} {}", row.name, row.value, row.unit);
     }
+    stage.cluster.down().await
+}
+
+#[tokio::test]
+#[ignore = "needs root and the built tools: `make test-trouble` runs it"]
+async fn trouble_on_the_way() -> Result<()> {
+    let Ending { stage, .. } = demo::tell("trouble").await?;
     let play = Play { rollouts: Rollouts::of(&stage.cluster, TEAM).await?, stage: &stage };
     play.an_upstream_outage_holds_and_blames_nobody().await?;
     play.a_git_revert_in_the_middle_takes_it_back().await?;

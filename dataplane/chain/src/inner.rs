@@ -81,11 +81,8 @@ impl Inner {
         } else {
             reply.await
         };
-        let maker = match reply.maker {
-            // The body that broke off was this worker's.
-            Maker::Sender => Maker::Worker(sender),
-            maker => maker,
-        };
+        // A body that broke off was this worker's.
+        let maker = if matches!(reply.maker, Maker::Sender) { Maker::Worker(sender) } else { reply.maker };
         self.state().seen = Some(Seen { status: reply.response.status(), maker });
         reply.response
     }

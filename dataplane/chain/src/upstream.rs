@@ -28,7 +28,7 @@ pub(crate) async fn primary(passage: Arc<Passage>, request: Request<Body>) -> Re
             tracing::info!(%error, fallback = %fallback.origin(), "the fallback upstream serves");
             send(&passage, fallback, head.request(body)).await.into_reply()
         }
-        sent => {
+        sent @ (Sent::Response(_) | Sent::Failed { .. }) => {
             kept.release();
             sent.into_reply()
         }

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,6 +25,9 @@ use sluice_config::Upstream;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{Body, BodyError, EgressError, Origin, OriginError, Policy, connect::Connector, hop_by_hop};
+
+/// Connect timeouts in use at once before unused ones are forgotten.
+const CLIENTS_MAX: usize = 64;
 
 type HttpClient = Client<Connector, Body>;
 
@@ -67,8 +70,8 @@ pub struct Egress {
 
 struct Shared {
     config: EgressConfig,
-    /// One client, with its pools, per connect timeout; kept by the targets that use it.
-    clients: Mutex<BTreeMap<Duration, Weak<HttpClient>>>,
+    /// One client, with its pools, per connect timeout.
+    clients: Mutex<BTreeMap<Duration, Arc<HttpClient>>>,
 }
 
 /// An origin made ready: parsed, with its timeouts and its pool. Cheap to clone.
@@ -107,8 +110,7 @@ impl Egress {
         Self { shared: Arc::new(Shared { config, clients: Mutex::default() }) }
     }
 
-    /// Makes an upstream ready. The same timeouts share pools: a new snapshot made before the old
-    /// one is dropped keeps its connections.
+    /// Makes an upstream ready. The same timeouts share pools, which outlive snapshots.
     ///
     /// # Errors
     /// The upstream's `url` is no origin.
@@ -132,10 +134,12 @@ impl Egress {
     fn client(&self, limit: Duration) -> Arc<HttpClient> {
         let config = &self.shared.config;
         let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&limit).and_then(Weak::upgrade) {
-            return client;
+        if let Some(client) = clients.get(&limit) {
+            return client.clone();
         }
-        clients.retain(|_, client| client.strong_count() > 0);
+        if clients.len() >= CLIENTS_MAX {
+            clients.retain(|_, client| Arc::strong_count(client) > 1);
+        }
         let connector = Connector { allow_loopback: config.allow_loopback, limit };
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(config.idle_timeout)
@@ -144,7 +148,7 @@ impl Egress {
             .timer(TokioTimer::new())
             .build(connector);
         let client = Arc::new(client);
-        clients.insert(limit, Arc::downgrade(&client));
+        clients.insert(limit, client.clone());
         client
     }
 

@@ -95,10 +95,8 @@ pub(crate) fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits: &Lim
         Ok(_) => Ok(()),
         Err(error) => {
             let failure = failure(&error);
-            Err(match failure.outcome {
-                Outcome::Trap if meter.was_memory_denied() => Failure { outcome: Outcome::Memory, ..failure },
-                _ => failure,
-            })
+            let memory = failure.outcome == Outcome::Trap && meter.was_memory_denied();
+            Err(if memory { Failure { outcome: Outcome::Memory, ..failure } } else { failure })
         }
     }
 }
@@ -253,13 +251,12 @@ impl Running {
             return None;
         }
         let failure = failure(error);
-        Some(match failure.outcome {
-            Outcome::Trap if self.meter.was_memory_denied() => {
-                let why = format!("over its memory limit: {}", failure.why);
-                own(Outcome::Memory, why)
-            }
-            Outcome::Trap => Failure { provoked: self.meter.provoked(), ..failure },
-            _ => failure,
+        Some(if failure.outcome != Outcome::Trap {
+            failure
+        } else if self.meter.was_memory_denied() {
+            own(Outcome::Memory, format!("over its memory limit: {}", failure.why))
+        } else {
+            Failure { provoked: self.meter.provoked(), ..failure }
         })
     }
 

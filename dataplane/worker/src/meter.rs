@@ -139,9 +139,7 @@ impl Meter {
         }
         let limit = if self.cpu_now_ns() > self.cpu_limit_ns {
             Limit::Cpu
-        } else if !self.answered.load(Relaxed)
-            && self.wall_at(self.now_ns()) > self.wall_limit_ns.load(Relaxed)
-        {
+        } else if !self.answered.load(Relaxed) && self.wall_at(self.now_ns()) > self.wall_limit_ns.load(Relaxed) {
             Limit::Wall
         } else {
             return None;
@@ -222,8 +220,7 @@ impl Meter {
     /// The response is complete, the guest still runs: its time counts again.
     pub(crate) fn tail_began(&self) {
         self.settle();
-        self.wall_limit_ns
-            .fetch_add(self.wall_ns.load(Relaxed), Relaxed);
+        self.wall_limit_ns.fetch_add(self.wall_ns.load(Relaxed), Relaxed);
         self.answered.store(false, Relaxed);
     }
 

@@ -157,7 +157,7 @@ impl Cluster {
             Kind::Own(own) if wanted && own.processes.pid(&kubelet).is_some() => {
                 result.with_context(|| format!("{kubelet} runs{}", own.processes.tail(&kubelet)))
             }
-            _ => result,
+            Kind::Own(_) | Kind::External(_) => result,
         }
     }
 

@@ -43,12 +43,7 @@ async fn a_worker_that_turns_a_good_response_into_500_made_it() {
         "pass,next-answer:500,pass",
         None,
         500,
-        &[
-            ("a", C5xx, Other, false),
-            ("b", C5xx, Own, false),
-            ("c", C5xx, Other, false),
-            ("route", C5xx, Other, false),
-        ],
+        &[("a", C5xx, Other, false), ("b", C5xx, Own, false), ("c", C5xx, Other, false), ("route", C5xx, Other, false)],
     )
     .await;
 }
@@ -61,24 +56,12 @@ async fn an_early_answer_is_the_workers_own() {
 
 #[tokio::test]
 async fn a_5xx_that_another_worker_hides_still_counts() {
-    check(
-        "next-answer:200,answer:500",
-        None,
-        200,
-        &[("a", C2xx, Own, false), ("b", C5xx, Own, false)],
-    )
-    .await;
+    check("next-answer:200,answer:500", None, 200, &[("a", C2xx, Own, false), ("b", C5xx, Own, false)]).await;
 }
 
 #[tokio::test]
 async fn a_trap_is_a_fault_of_its_worker_alone() {
-    check(
-        "pass,trap",
-        None,
-        503,
-        &[("a", C5xx, Other, false), ("b", C5xx, Own, true)],
-    )
-    .await;
+    check("pass,trap", None, 503, &[("a", C5xx, Other, false), ("b", C5xx, Own, true)]).await;
 }
 
 #[tokio::test]

@@ -10,12 +10,7 @@ use crate::harness::*;
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_is_replaced_by_the_fallback_body_and_all() {
-    let node = Node::start_with(
-        vec![Step::new("a")],
-        RuntimeConfig::new("canary"),
-        Some(nobody().await),
-    )
-    .await;
+    let node = Node::start_with(vec![Step::new("a")], RuntimeConfig::new("canary"), Some(nobody().await)).await;
     let answer = node.post("tag:1", "body").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("x-upstream"), "fallback");

@@ -9,11 +9,7 @@ use crate::harness::*;
 
 /// A worker under test, between one that tags before and one after.
 async fn node(on_failure: OnFailure) -> Node {
-    let tight = Limits {
-        cpu_ms: 20,
-        wall_ms: 60,
-        memory_bytes: 8 << 20,
-    };
+    let tight = Limits { cpu_ms: 20, wall_ms: 60, memory_bytes: 8 << 20 };
     Node::start(vec![
         Step::new("before").at("edge", 0),
         Step::new("faulty").on_failure(on_failure).limits(tight),
@@ -102,10 +98,8 @@ async fn a_body_partly_read_is_replayed_whole_up_to_64_kib() {
 }
 
 fn chunked(bytes: &[u8]) -> TestBody {
-    let chunks: Vec<_> = bytes
-        .chunks(16 << 10)
-        .map(|c| Ok(http_body::Frame::data(bytes::Bytes::copy_from_slice(c))))
-        .collect();
+    let chunks: Vec<_> =
+        bytes.chunks(16 << 10).map(|c| Ok(http_body::Frame::data(bytes::Bytes::copy_from_slice(c)))).collect();
     http_body_util::StreamBody::new(futures::stream::iter(chunks)).boxed_unsync()
 }
 
@@ -161,11 +155,9 @@ async fn after_the_head_the_response_is_broken_off_and_counted_so() {
 
 #[tokio::test]
 async fn a_worker_that_is_not_loaded_fails_by_its_policy() {
-    for (on_failure, status, upstream) in [
-        (OnFailure::Closed, 503, ""),
-        (OnFailure::Open, 200, "main"),
-        (OnFailure::Fallback, 200, "fallback"),
-    ] {
+    for (on_failure, status, upstream) in
+        [(OnFailure::Closed, 503, ""), (OnFailure::Open, 200, "main"), (OnFailure::Fallback, 200, "fallback")]
+    {
         let absent = Code::NotLoaded { why: "no artifact".into() };
         let node = Node::start(vec![Step::new("absent").on_failure(on_failure).code(absent)]).await;
         let answer = node.post("", "body").await;

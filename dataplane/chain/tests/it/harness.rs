@@ -17,12 +17,11 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use sluice_chain::{
-    Body, CallRecord, Class, ClientInfo, Code, Loaded, LoadedRoutes, Origin, Plan, Recorder,
-    RequestRecord, Runtime, RuntimeConfig, Snapshot, UnitRecorder,
+    Body, CallRecord, Class, ClientInfo, Code, Loaded, LoadedRoutes, Origin, Plan, Recorder, RequestRecord, Runtime,
+    RuntimeConfig, Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef,
-    Upstream, Worker,
+    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Outcome};
@@ -41,27 +40,21 @@ pub(crate) fn engine() -> &'static Engine {
 }
 
 fn guest_path(name: &str) -> PathBuf {
-    let cache = std::env::var_os("SLUICE_CACHE").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/sluice"),
-        PathBuf::from,
-    );
+    let cache = std::env::var_os("SLUICE_CACHE")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/sluice"), PathBuf::from);
     cache.join("guests").join(format!("{name}.wasm"))
 }
 
 pub(crate) fn wasm(name: &str) -> Vec<u8> {
     let path = guest_path(name);
-    std::fs::read(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}; run `make guests`", path.display()))
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make guests`", path.display()))
 }
 
 /// A guest, compiled once for all tests.
 pub(crate) fn guest(name: &str) -> Compiled {
     static COMPILED: Mutex<BTreeMap<String, Compiled>> = Mutex::new(BTreeMap::new());
     let mut compiled = COMPILED.lock().unwrap();
-    compiled
-        .entry(name.to_owned())
-        .or_insert_with(|| engine().compile(&wasm(name)).unwrap())
-        .clone()
+    compiled.entry(name.to_owned()).or_insert_with(|| engine().compile(&wasm(name)).unwrap()).clone()
 }
 
 // === the recorder ===
@@ -116,13 +109,7 @@ impl Counted {
 
     /// Class, origin and fault of a unit's requests.
     pub(crate) fn requests(&self, unit: &str) -> Vec<(Class, Origin, bool)> {
-        self.of(unit)
-            .requests
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|r| (r.class, r.origin, r.fault))
-            .collect()
+        self.of(unit).requests.lock().unwrap().iter().map(|r| (r.class, r.origin, r.fault)).collect()
     }
 }
 
@@ -188,11 +175,7 @@ pub(crate) async fn nobody() -> String {
 // === plans ===
 
 pub(crate) fn upstream_of(url: &str) -> Upstream {
-    Upstream {
-        url: url.to_owned(),
-        connect_timeout_ms: 2_000,
-        response_timeout_ms: 20_000,
-    }
+    Upstream { url: url.to_owned(), connect_timeout_ms: 2_000, response_timeout_ms: 20_000 }
 }
 
 /// A worker of the chain under test; the first letter of tests' names orders them.
@@ -207,11 +190,7 @@ pub(crate) struct Step {
     pub(crate) bindings: Vec<sluice_config::Binding>,
 }
 
-pub(crate) const LIMITS: Limits = Limits {
-    cpu_ms: 5_000,
-    wall_ms: 20_000,
-    memory_bytes: 32 << 20,
-};
+pub(crate) const LIMITS: Limits = Limits { cpu_ms: 5_000, wall_ms: 20_000, memory_bytes: 32 << 20 };
 
 impl Step {
     /// The guest that does what it is told.
@@ -240,10 +219,7 @@ impl Step {
     }
 
     pub(crate) fn paths(mut self, paths: &[&str]) -> Self {
-        self.rules.push(MatchRule {
-            hosts: vec![],
-            paths: paths.iter().map(ToString::to_string).collect(),
-        });
+        self.rules.push(MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() });
         self
     }
 
@@ -260,9 +236,7 @@ impl Step {
     pub(crate) fn fetches(mut self, origin: &str) -> Self {
         self.bindings.push(sluice_config::Binding {
             name: "api".into(),
-            kind: sluice_config::BindingKind::Fetch {
-                origins: vec![origin.to_owned()],
-            },
+            kind: sluice_config::BindingKind::Fetch { origins: vec![origin.to_owned()] },
         });
         self
     }
@@ -272,10 +246,7 @@ impl Step {
             unit: UnitRef::new(UnitKind::Worker, "team", self.name),
             revision: Digest::of(self.name.as_bytes()),
             worker: Worker {
-                chain: ChainPosition {
-                    stage: self.stage.into(),
-                    order: self.order,
-                },
+                chain: ChainPosition { stage: self.stage.into(), order: self.order },
                 match_rules: self.rules,
                 bindings: self.bindings,
                 limits: self.limits,
@@ -301,30 +272,17 @@ impl Node {
         Self::start_with(steps, RuntimeConfig::new("canary"), None).await
     }
 
-    pub(crate) async fn start_with(
-        steps: Vec<Step>,
-        config: RuntimeConfig,
-        upstream_url: Option<String>,
-    ) -> Self {
+    pub(crate) async fn start_with(steps: Vec<Step>, config: RuntimeConfig, upstream_url: Option<String>) -> Self {
         let upstream = TestUpstream::start("main").await;
         let fallback = TestUpstream::start("fallback").await;
         let counted = Arc::new(Counted::default());
-        let egress = Egress::new(EgressConfig {
-            allow_loopback: true,
-            ..EgressConfig::default()
-        });
+        let egress = Egress::new(EgressConfig { allow_loopback: true, ..EgressConfig::default() });
         let runtime = Runtime::new(config, egress, counted.clone());
         let url = upstream_url.unwrap_or_else(|| upstream.url.clone());
         let plan = plan(steps, &url, Some(&fallback.url));
         let (snapshot, warnings) = runtime.snapshot(plan);
         assert_eq!(warnings, []);
-        Self {
-            upstream,
-            fallback,
-            counted,
-            runtime,
-            snapshot,
-        }
+        Self { upstream, fallback, counted, runtime, snapshot }
     }
 
     pub(crate) async fn send(&self, request: Request<TestBody>) -> Answer {
@@ -362,20 +320,11 @@ pub(crate) fn plan(steps: Vec<Step>, upstream: &str, fallback: Option<&str>) -> 
 }
 
 pub(crate) fn client() -> ClientInfo {
-    ClientInfo {
-        address: "192.0.2.1:4711".parse().unwrap(),
-        tls: false,
-    }
+    ClientInfo { address: "192.0.2.1:4711".parse().unwrap(), tls: false }
 }
 
 pub(crate) fn request(method: &str, path: &str, script: &str, body: TestBody) -> Request<TestBody> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", HOST)
-        .header("x-do", script)
-        .body(body)
-        .unwrap()
+    Request::builder().method(method).uri(path).header("host", HOST).header("x-do", script).body(body).unwrap()
 }
 
 pub(crate) fn get(path: &str, script: &str) -> Request<TestBody> {

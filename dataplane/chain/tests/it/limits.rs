@@ -8,11 +8,7 @@ use sluice_worker::{Engine, EngineConfig, Outcome};
 
 use crate::harness::*;
 
-const TIGHT: Limits = Limits {
-    cpu_ms: 50,
-    wall_ms: 20_000,
-    memory_bytes: 8 << 20,
-};
+const TIGHT: Limits = Limits { cpu_ms: 50, wall_ms: 20_000, memory_bytes: 8 << 20 };
 
 /// One thread for all: the worst case for a neighbour.
 #[tokio::test]
@@ -49,10 +45,7 @@ async fn many_that_spin_at_once_each_end_by_their_own_cpu_time() {
 
 #[tokio::test]
 async fn waiting_in_next_and_for_bodies_is_not_the_workers_wall_time() {
-    let limits = Limits {
-        wall_ms: 40,
-        ..LIMITS
-    };
+    let limits = Limits { wall_ms: 40, ..LIMITS };
     let node = Node::start(vec![
         Step::new("outer").limits(limits),
         // It waits longer than the outer worker may.
@@ -95,10 +88,7 @@ async fn floods_of_headers_are_bounded_on_both_sides() {
 
 #[tokio::test]
 async fn next_calls_have_a_total_budget_per_request() {
-    let config = RuntimeConfig {
-        next_budget: 10,
-        ..RuntimeConfig::new("canary")
-    };
+    let config = RuntimeConfig { next_budget: 10, ..RuntimeConfig::new("canary") };
     let node = Node::start_with(vec![Step::new("a"), Step::new("b"), Step::new("c")], config, None).await;
     let answer = node.get("many:3,pass,pass").await;
     assert_eq!(answer.status, 508, "four times three calls are more than ten");
@@ -108,11 +98,7 @@ async fn next_calls_have_a_total_budget_per_request() {
 
 #[tokio::test]
 async fn what_finds_no_room_is_shed() {
-    let engine = Engine::new(&EngineConfig {
-        instances_max: 1,
-        ..EngineConfig::default()
-    })
-    .unwrap();
+    let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
     let small = engine.compile(&wasm("faults")).unwrap();
     let code = || sluice_chain::Code::Ready(small.clone());
     let node = Node::start(vec![Step::new("a").code(code()), Step::new("b").code(code())]).await;
@@ -125,10 +111,7 @@ async fn what_finds_no_room_is_shed() {
 
 #[tokio::test]
 async fn above_the_nodes_requests_at_once_it_is_503() {
-    let config = RuntimeConfig {
-        requests_max: 0,
-        ..RuntimeConfig::new("canary")
-    };
+    let config = RuntimeConfig { requests_max: 0, ..RuntimeConfig::new("canary") };
     let node = Node::start_with(vec![], config, None).await;
     let answer = node.get("").await;
     assert_eq!(answer.status, 503);

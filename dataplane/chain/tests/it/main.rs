@@ -1,4 +1,5 @@
 //! The chain with real guests and a real upstream on loopback.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic")]
 
 mod bodies;
 mod counting;

@@ -43,11 +43,7 @@ async fn an_early_answer_passes_only_workers_already_passed() {
 
 #[tokio::test]
 async fn a_worker_that_does_not_match_is_not_called() {
-    let node = Node::start(vec![
-        Step::new("a").paths(&["/checkout/*"]),
-        Step::new("b").paths(&["/cart"]),
-    ])
-    .await;
+    let node = Node::start(vec![Step::new("a").paths(&["/checkout/*"]), Step::new("b").paths(&["/cart"])]).await;
     let answer = node.send(get("/checkout/pay?x=1", "tag:1,tag:2")).await;
     assert_eq!(answer.header("x-got"), "1");
     assert_eq!(answer.header("x-path"), "/checkout/pay?x=1");
@@ -78,10 +74,7 @@ async fn a_rewrite_cannot_slip_past_a_worker_of_either_path() {
 #[tokio::test]
 async fn a_host_is_rewritten_by_setting_it_and_the_upstream_stays() {
     let mut step = Step::new("b");
-    step.rules.push(sluice_config::MatchRule {
-        hosts: vec!["admin.example".into()],
-        paths: vec![],
-    });
+    step.rules.push(sluice_config::MatchRule { hosts: vec!["admin.example".into()], paths: vec![] });
     let node = Node::start(vec![Step::new("a"), step]).await;
     let answer = node.get("rehost:admin.example,tag:b").await;
     assert_eq!(answer.header("x-host"), "admin.example");

@@ -16,11 +16,7 @@ async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
         Ok(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
     });
     let body = http_body_util::StreamBody::new(frames).boxed_unsync();
-    let response = node
-        .snapshot
-        .clone()
-        .handle(request("POST", "/", "tag:1,tag:2", body), client())
-        .await;
+    let response = node.snapshot.clone().handle(request("POST", "/", "tag:1,tag:2", body), client()).await;
 
     // The new one has another chain and another upstream.
     let plan = plan(vec![Step::new("new")], &node.fallback.url, None);
