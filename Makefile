@@ -16,12 +16,16 @@ help: ## List the targets
 
 include $(sort $(wildcard mk/*.mk))
 
+.PHONY: own-target
+own-target:
+	@mk/own-target.sh workspace
+
 .PHONY: build
-build: ## Build the operator, the dataplane, the harness
+build: own-target ## Build the operator, the dataplane, the harness
 	cargo build --release --workspace --bins
 
 .PHONY: generate
-generate: ## Write the generated files: resource definitions, JSON Schemas, the chart's copies
+generate: own-target ## Write the generated files: resource definitions, JSON Schemas, the chart's copies
 	cargo run --release --quiet -p sluice-crds -- crds/yaml
 	$(MAKE) chart-crds
 

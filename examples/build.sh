@@ -21,6 +21,7 @@ build() { cargo build --quiet --release --target wasm32-wasip2 --locked "$@"; }
 # One build at a time: several checkouts may share the cache.
 exec 9>"$guests/.lock"
 flock 9
+../mk/own-target.sh examples
 
 build -p request-id -p faults -p ungranted
 for crate in request-id faults ungranted; do install_guest "$crate" "$crate"; done

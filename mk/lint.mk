@@ -29,9 +29,9 @@ lint-dependencies:
 
 # The profile of `make build`, so that what build scripts compile (aws-lc, libgit2) is compiled once.
 .PHONY: lint-clippy
-lint-clippy:
+lint-clippy: own-target
 	cargo clippy --release --workspace --all-targets --locked -- -D warnings
 
 .PHONY: lint-generated
-lint-generated:
+lint-generated: own-target
 	@mk/generated.sh
