@@ -108,6 +108,7 @@ fn reason(reason: Reason) -> &'static str {
         Reason::GatesRestarted => "GatesRestarted",
         Reason::GroupPassed => "GroupPassed",
         Reason::GroupSkipped => "GroupSkipped",
+        Reason::NodesKeptOnStable => "NodesKeptOnStable",
         Reason::Paused => "Paused",
         Reason::Resumed => "Resumed",
         Reason::Reverting => "Reverting",

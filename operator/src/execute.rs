@@ -1,5 +1,5 @@
-//! Does what a plan says, in its order, and chooses nothing: on the first conflict it stops, and all is
-//! planned anew on what is stored then.
+//! Does what a plan says, in its order, and chooses nothing. What failed is planned anew on what is stored
+//! then.
 
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use sluice_crds::{DeploymentGroup, Rollout, Unit};
@@ -7,9 +7,10 @@ use sluice_rollout::{About, Effect, Event, Write};
 
 use crate::{
     assign,
+    clock::Clock,
     convert::ids,
     events::Events,
-    remember, report,
+    nodes, remember, report,
     stores::Stores,
     writer::{WriteError, Writer},
 };
@@ -23,6 +24,8 @@ pub struct Hands {
     pub writer: Writer,
     /// Says what was written.
     pub events: Events,
+    /// Tells the time.
+    pub clock: Clock,
 }
 
 impl Hands {
@@ -46,7 +49,7 @@ impl Hands {
 /// All effects, in order.
 ///
 /// # Errors
-/// The first one that fails: what follows it is left to the next plan.
+/// The worst. What one object is refused for stops no other; only an API server that does not answer does.
 pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError> {
     let mut said: Vec<(&Event, String)> = Vec::new();
     let mut failed = Ok(());
@@ -54,8 +57,11 @@ pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError
         match do_write(hands, write).await {
             Ok(version) => said.extend(events.iter().map(|event| (event, version.clone()))),
             Err(error) => {
-                failed = Err(error);
-                break;
+                let unanswered = error.is_unanswered();
+                failed = WriteError::worse(failed, Err(error));
+                if unanswered {
+                    break;
+                }
             }
         }
     }
@@ -75,6 +81,9 @@ async fn do_write(hands: &Hands, write: &Write) -> Result<String, WriteError> {
         }
         Write::SetRolloutStatus { rollout, resource_version, status } => {
             report::status(hands, rollout, resource_version, status).await
+        }
+        Write::KeepStable { node, resource_version, units } => {
+            nodes::keep_stable(hands, node, resource_version, units).await
         }
         Write::WriteAssignment { group, resource_version, generation, entries, based_on } => {
             assign::still_holds(hands, based_on).await?;

@@ -23,6 +23,11 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// What could not be had is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Between two looks for what nobody needs.
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// An artifact is here before its Revision is.
+const COLLECT_AGE: Duration = Duration::from_secs(24 * 3600);
+
 /// What this replica holds.
 #[derive(Clone)]
 pub struct Holdings {
@@ -79,6 +84,21 @@ impl Holdings {
                 () = again => {}
             }
             tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    /// Removes, every hour, what no Revision names any more.
+    pub async fn collect(self) {
+        let mut hours = tokio::time::interval(COLLECT_EVERY);
+        loop {
+            hours.tick().await;
+            let revisions = self.stores.revisions.state();
+            let named = revisions.iter().filter_map(|revision| revision.spec.content.artifact.as_ref());
+            match self.store.collect(named.map(|artifact| artifact.digest.clone()).collect(), COLLECT_AGE).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "artifacts that no Revision names"),
+                Err(error) => tracing::warn!(%error, "old artifacts stay"),
+            }
         }
     }
 

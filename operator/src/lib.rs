@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod assign;
+pub mod clock;
 pub mod conditions;
 pub mod config;
 pub mod convert;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod observe;
 pub mod polls;
+pub mod process;
 pub mod prune;
 pub mod publish;
 pub mod reconcile;

@@ -6,7 +6,7 @@ mod units;
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use sluice_rollout::{GateRef, RolloutId, Sample, Snapshot};
+use sluice_rollout::{GateRef, RolloutId, Sample, Snapshot, Time};
 
 use crate::{
     convert::{ids, rollout},
@@ -23,10 +23,16 @@ pub struct Observer {
 
 impl Observer {
     /// All that is known now.
-    pub fn snapshot(&mut self, stores: &Stores, samples: BTreeMap<GateRef, Vec<Sample>>) -> Snapshot {
+    pub fn snapshot(
+        &mut self,
+        stores: &Stores,
+        samples: BTreeMap<GateRef, Vec<Sample>>,
+        watching_since: Time,
+    ) -> Snapshot {
         let units = units::units(stores);
         let rollouts = rollouts(stores);
         Snapshot {
+            watching_since,
             groups: groups::groups(stores),
             repositories: units::repositories(stores),
             revisions: self.revisions.of(stores, &units, &rollouts),

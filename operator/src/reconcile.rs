@@ -16,7 +16,7 @@ use crate::{
     nodes,
     observe::Observer,
     polls::Reports,
-    prune, status, times,
+    prune, status,
     writer::WriteError,
 };
 
@@ -60,7 +60,7 @@ impl Reconciler {
             let next = self.reconcile().await;
             self.hands.writer.metrics().reconciled(started.elapsed().as_secs_f64());
             let pause = match next {
-                Ok(wake_at) => wake_at.map_or(LATEST, |at| times::until(at).min(LATEST)),
+                Ok(wake_at) => wake_at.map_or(LATEST, |at| self.hands.clock.until(at).min(LATEST)),
                 Err(WriteError::Conflict { what }) => {
                     tracing::debug!(what, "planning anew");
                     self.hands.writer.metrics().conflict();
@@ -83,17 +83,19 @@ impl Reconciler {
 
     /// One round. When to look again at the latest.
     async fn reconcile(&mut self) -> Result<Option<Time>, WriteError> {
-        let Hands { stores, writer, events } = self.hands.clone();
+        let Hands { stores, writer, clock, .. } = self.hands.clone();
+        clock.keep(writer.client()).await;
         writer.caught_up(&stores, CATCH_UP).await;
-        nodes::ensure(&writer, &events, &stores, &self.group_label).await?;
+        let members = nodes::ensure(&self.hands, &self.group_label).await;
 
         let samples = self.gates.samples(&stores);
-        let snapshot = self.observer.snapshot(&stores, samples);
-        let plan = sluice_rollout::plan(&snapshot, times::now());
+        let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
+        let plan = sluice_rollout::plan(&snapshot, clock.now());
         let done = execute::effects(&self.hands, &plan.effects).await;
-        self.gates.want(&plan.observe, &writer, &stores).await?;
-        done?;
-
+        let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
+        for result in [members, done, wanted] {
+            result?;
+        }
         self.rest(&snapshot, &plan).await?;
         Ok(plan.wake_at)
     }

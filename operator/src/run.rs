@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     artifacts::{self, Identity, KubeReviewer, Peers, ServeOptions, Store, StoreError, Supply},
+    clock::Clock,
     config::Config,
     events::Events,
     execute::Hands,
@@ -64,7 +65,7 @@ pub async fn run(config: Config, client: Client, stop: watch::Receiver<bool>) ->
     let (stores, _watches) = Stores::start(&client, &config);
     let writer = Writer::new(client.clone(), metrics.clone());
     let events = Events::new(writer.clone(), &config.pod_name, "default");
-    let hands = Hands { stores: stores.clone(), writer, events };
+    let hands = Hands { stores: stores.clone(), writer, events, clock: Clock::default() };
     let source = Source::new(source_options(&config)?)?;
     let store = Store::open(config.work_dir.join("artifacts")).await?;
 
@@ -81,6 +82,7 @@ pub async fn run(config: Config, client: Client, stop: watch::Receiver<bool>) ->
     let supply = Supply::new(store.clone(), peers(&config, identity), source.clone());
     let holdings = Holdings::new(store, supply, stores, client.clone());
     tasks.spawn(holdings.clone().hold(readiness));
+    tasks.spawn(holdings.clone().collect());
 
     let (leading, leads) = watch::channel(false);
     let elector = Elector::new(client, &config);
@@ -191,7 +193,13 @@ impl Replica {
 
     fn leader(&self) -> Result<(Poller, Reconciler), RunError> {
         let (reports, reported) = watch::channel(Reports::new());
-        let gates = Gates::start(counters::client()?, Prometheus::new(&self.config)?, &self.config.namespace);
+        self.hands.clock.begin();
+        let gates = Gates::start(
+            counters::client()?,
+            Prometheus::new(&self.config)?,
+            &self.config.namespace,
+            &self.hands.clock,
+        );
         let (hands, source, holdings) = (self.hands.clone(), self.source.clone(), self.holdings.clone());
         let reconciler = Reconciler::new(hands.clone(), gates, reported, &self.config);
         Ok((Poller { source, hands, holdings, reports }, reconciler))

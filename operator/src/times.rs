@@ -4,12 +4,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use sluice_rollout::Time;
 
-/// Now, by this machine's clock.
-#[must_use]
-pub fn now() -> Time {
-    Time(Timestamp::now().as_millisecond())
-}
-
 /// As the planner counts.
 #[must_use]
 pub fn from_micro(time: &MicroTime) -> Time {
@@ -20,12 +14,6 @@ pub fn from_micro(time: &MicroTime) -> Time {
 #[must_use]
 pub fn to_micro(time: Time) -> MicroTime {
     MicroTime(Timestamp::from_millisecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH))
-}
-
-/// Until then, from now on.
-#[must_use]
-pub fn until(then: Time) -> std::time::Duration {
-    then.since(now())
 }
 
 #[cfg(test)]

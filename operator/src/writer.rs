@@ -45,6 +45,24 @@ impl WriteError {
             if status.is_conflict() || status.is_already_exists() || status.is_not_found());
         if late { Self::Conflict { what } } else { Self::Api { what, source: Box::new(error) } }
     }
+
+    /// Whether the API server did not answer at all, so that the next write would fail as well.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Conflict { .. } => false,
+            Self::Api { source, .. } => !matches!(**source, kube::Error::Api(_)),
+        }
+    }
+
+    /// The worse of two ends: a conflict is mended by looking again, anything else is not.
+    pub fn worse(first: Result<(), Self>, second: Result<(), Self>) -> Result<(), Self> {
+        match (first, second) {
+            (Ok(()) | Err(Self::Conflict { .. }), Err(error @ Self::Api { .. })) => Err(error),
+            (Ok(()), second) => second,
+            (first, _) => first,
+        }
+    }
 }
 
 type Seen = Box<dyn Fn() -> bool + Send>;

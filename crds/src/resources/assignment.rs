@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Assignment",
+    doc = "What the nodes of one deployment group should run. Named like the group; written only by the operator.",
     derive = "PartialEq",
     category = "sluice",
     shortname = "asg",

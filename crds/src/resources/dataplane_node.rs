@@ -1,6 +1,6 @@
 //! DataplaneNode: one node of the dataplane, and what it says it runs.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use sluice_config::{NodeReport, UnitRef};
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "DataplaneNode",
+    doc = "One node that runs the dataplane, named like the Node. Written by the operator; the node writes its status.",
     derive = "PartialEq",
     status = "DataplaneNodeStatus",
     category = "sluice",
@@ -28,8 +29,11 @@ use sluice_config::{NodeReport, UnitRef};
 pub struct DataplaneNodeSpec {
     /// The deployment group that the node's label names.
     pub group: String,
-    /// Units that this node keeps on their stable revision for now, because the node joined while
-    /// they are unproven.
+    /// When it came into that group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_at: Option<MicroTime>,
+    /// Units that this node keeps on their stable revision for now, because it joined with many others
+    /// while a newer one is on trial in the group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_stable: Vec<UnitRef>,
 }

@@ -16,6 +16,7 @@ use crate::quantities::Span;
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "DeploymentGroup",
+    doc = "A set of nodes with an order inside its environment: the lower, the less is at stake. A node belongs to the group that its label node-restriction.kubernetes.io/sluice-group names.",
     derive = "PartialEq",
     status = "DeploymentGroupStatus",
     category = "sluice",

@@ -15,6 +15,7 @@ use crate::quantities::Span;
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Repository",
+    doc = "A git repository whose staging and production branches say what runs.",
     namespaced,
     derive = "PartialEq",
     status = "RepositoryStatus",

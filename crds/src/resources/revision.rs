@@ -11,6 +11,7 @@ use sluice_config::Digest;
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Revision",
+    doc = "The full content of a unit, immutable, named by its digest. Written by the operator.",
     namespaced,
     derive = "PartialEq",
     category = "sluice",

@@ -15,6 +15,7 @@ use crate::quantities::Span;
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Rollout",
+    doc = "One attempt to take a revision through the groups of one environment. Written by the operator; people may set pause, approve, abort and retry.",
     namespaced,
     derive = "PartialEq",
     status = "RolloutStatus",

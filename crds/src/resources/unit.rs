@@ -16,6 +16,7 @@ use sluice_config::{Digest, UnitKind};
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Unit",
+    doc = "What is released as one (a worker, a route table, a config bundle), and all that the operator remembers of it. Written by the operator.",
     namespaced,
     derive = "PartialEq",
     status = "UnitStatus",

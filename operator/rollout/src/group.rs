@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     About, Cause, Event, Group, GroupPhase, GroupProgress, OnGateFailure, Reason, Rollout, RolloutId, Severity, Target,
-    Time, UnitId, Waiting, Wanted,
+    Time, UnitId, Waiting, Wanted, newcomers,
     nodes::{self, Nodes},
     together, verdict,
     view::View,
@@ -51,7 +51,8 @@ impl GroupStep<'_> {
         if self.progress.phase != GroupPhase::Deploying && self.progress.since != since {
             self.is_told_anew();
         }
-        let nodes = nodes::look(&self.progress.name, group, &since, self.rollout);
+        let kept = newcomers::kept(self.view, self.rollout.spec.environment, &self.progress, group);
+        let nodes = nodes::look(&self.progress.name, group, &since, self.rollout, &kept);
         if let Some((node, message)) = &nodes.refused {
             let message = format!("{node} refuses it: {message}");
             return self.stop(Cause::Refused, message, group.on_gate_failure);

@@ -64,6 +64,7 @@ impl GroupStep<'_> {
         let now = self.view.now;
         let evidence = Evidence {
             now,
+            watching_since: self.view.snapshot.watching_since,
             samples: self.view.snapshot.samples.get(&at).map_or(&[], Vec::as_slice),
             live: nodes.live > 0,
             counts: gates::counts_requests(gate.change),

@@ -18,6 +18,7 @@ mod gates;
 mod group;
 mod judge;
 mod memory;
+mod newcomers;
 mod nodes;
 mod pace;
 mod pending;

@@ -1,6 +1,6 @@
 //! What a group's nodes say about what they were told to run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ExceptionKind, Group, Node, NodeReport, Rollout, UnitId, view::target_of};
 
@@ -35,11 +35,18 @@ pub(crate) fn highest_generation(group: &Group) -> u64 {
 }
 
 /// What the nodes say about an attempt whose entries last changed at these generations. An exception of a
-/// report that is older than that is about something else.
-pub(crate) fn look(name: &str, group: &Group, since: &BTreeMap<UnitId, u64>, rollout: &Rollout) -> Nodes {
+/// report that is older than that is about something else. Nodes that keep stable say nothing about it.
+pub(crate) fn look(
+    name: &str,
+    group: &Group,
+    since: &BTreeMap<UnitId, u64>,
+    rollout: &Rollout,
+    kept: &BTreeSet<&str>,
+) -> Nodes {
     let needs = since.values().copied().max().unwrap_or(0);
     let mut nodes = Nodes::default();
-    for (node_name, node) in group.nodes.iter().filter(|(_, node)| node.live) {
+    let judged = group.nodes.iter().filter(|(name, node)| node.live && !kept.contains(name.as_str()));
+    for (node_name, node) in judged {
         nodes.live += 1;
         let report = report(name, node);
         let has = report.map_or(0, |report| report.generation);

@@ -1,6 +1,6 @@
 //! What a plan holds: what to write, what to measure, when to look again, what is waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Digest, Entry, Environment, RolloutId, RolloutSpec, RolloutStatus, Target, Time, UnitId, UnitMemory, Waiting,
@@ -76,6 +76,15 @@ pub enum Write {
         /// one differs: a plan made from a stale snapshot must not undo what a newer one did.
         based_on: Vec<Basis>,
     },
+    /// Replaces what a node keeps on stable.
+    KeepStable {
+        /// Which node.
+        node: String,
+        /// Fails unless this is what is stored.
+        resource_version: String,
+        /// All such units.
+        units: BTreeSet<UnitId>,
+    },
 }
 
 /// What an assignment rests on.
@@ -137,6 +146,8 @@ pub enum Reason {
     GroupPassed,
     /// A group was left out.
     GroupSkipped,
+    /// So many nodes joined a group at once that they get stable until its verdict.
+    NodesKeptOnStable,
     /// It goes no further.
     Paused,
     /// It goes on.

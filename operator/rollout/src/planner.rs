@@ -3,7 +3,7 @@
 use crate::{
     Effect, Environment, Plan, Snapshot, Time, Write,
     advance::Step,
-    assign, create, memory,
+    assign, create, memory, newcomers,
     pace::{Pace, pace},
     report,
     view::View,
@@ -15,6 +15,7 @@ pub fn plan(snapshot: &Snapshot, now: Time) -> Plan {
     let mut plan = Plan::default();
     // What traffic depends on goes first: a revert must not queue behind anything.
     plan.effects.extend(assign::writes(&view));
+    plan.effects.extend(newcomers::writes(&view));
     units(&view, &mut plan);
     rollouts(&view, &mut plan);
     attempts(&view, &mut plan);

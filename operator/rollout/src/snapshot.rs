@@ -12,6 +12,9 @@ use crate::{Digest, Environment, GateRef, Rollout, RolloutId, Sample, Target, Ti
 /// group that is missing here counts as deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
+    /// Since when the operator that asks watches by a clock that goes evenly. Time before that was another's
+    /// to watch: its clock may have differed.
+    pub watching_since: Time,
     /// The deployment groups, by name.
     pub groups: BTreeMap<String, Group>,
     /// The repositories that units come from.
@@ -66,6 +69,12 @@ pub struct Node {
     pub live: bool,
     /// What it last said; none if it never did.
     pub report: Option<NodeReport>,
+    /// Version of the stored object.
+    pub resource_version: String,
+    /// When it came into this group; none: before such times were kept.
+    pub joined_at: Option<Time>,
+    /// Units that it keeps on stable, whatever its group is told.
+    pub keeps_stable: BTreeSet<UnitId>,
 }
 
 /// What a node says it runs.

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 /// Milliseconds since 1970-01-01 UTC. The planner never reads a clock: `now` is handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub i64);
 
 const DAY_MS: i64 = 86_400_000;

@@ -33,6 +33,8 @@ pub(crate) fn start(now: Time, reruns: u32) -> GateProgress {
 pub(crate) struct Evidence<'a> {
     /// Now.
     pub(crate) now: Time,
+    /// Since when this operator watches.
+    pub(crate) watching_since: Time,
     /// Offered samples; some may be known already, or too old.
     pub(crate) samples: &'a [Sample],
     /// Whether any node of the group is live.
@@ -70,7 +72,8 @@ fn watch(gate: &mut GateProgress, duration: Duration, evidence: &Evidence<'_>) {
     if gate.watched >= duration {
         return;
     }
-    let gap = evidence.now.since(gate.watched_until.unwrap_or(gate.started_at));
+    let from = gate.watched_until.unwrap_or(gate.started_at).max(evidence.watching_since);
+    let gap = evidence.now.since(from);
     if evidence.live && gap <= WATCH_GAP_MAX {
         gate.watched = (gate.watched + gap).min(duration);
     }
@@ -231,7 +234,14 @@ mod tests {
     }
 
     fn judged(gate: &mut GateProgress, check: &Check, seconds: u64, samples: &[Sample]) -> Verdict {
-        let evidence = Evidence { now: at(seconds), samples, live: true, counts: true, job: "job-1" };
+        let evidence = Evidence {
+            now: at(seconds),
+            watching_since: Time::default(),
+            samples,
+            live: true,
+            counts: true,
+            job: "job-1",
+        };
         judge(gate, check, &evidence);
         gate.verdict
     }

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use sluice_config::Digest;
@@ -120,20 +121,24 @@ impl Store {
         wanted.iter().filter(|digest| !self.has(digest)).cloned().collect()
     }
 
-    /// Removes all but these: name everything assigned, stable, in flight or about to be.
+    /// Removes all but these, and what is younger: whoever wants it may not have said so yet.
     ///
     /// # Errors
     /// The disk fails; what is needed is untouched all the same.
-    pub async fn collect(&self, needed: BTreeSet<Digest>) -> Result<usize, StoreError> {
+    pub async fn collect(&self, needed: BTreeSet<Digest>, younger_than: Duration) -> Result<usize, StoreError> {
         let this = self.clone();
         blocking(move || {
             let mut removed = 0;
+            let now = SystemTime::now();
             for entry in fs::read_dir(this.folder.as_path())? {
                 let entry = entry?;
                 let name = entry.file_name();
                 // What is no digest is a write under way.
                 let Some(digest) = name.to_str().and_then(|name| name.parse::<Digest>().ok()) else { continue };
-                if !needed.contains(&digest) {
+                let written = entry.metadata()?.modified()?;
+                // A clock that went back makes it young.
+                let age = now.duration_since(written).unwrap_or_default();
+                if !needed.contains(&digest) && age >= younger_than {
                     fs::remove_file(entry.path())?;
                     removed += 1;
                 }

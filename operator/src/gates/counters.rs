@@ -18,7 +18,7 @@ use sluice_rollout::{Counted, GateRef, Time};
 use tokio::sync::watch;
 
 use self::history::{History, Reading};
-use crate::times;
+use crate::clock::Clock;
 
 pub use self::read::{ReadError, client};
 
@@ -53,7 +53,12 @@ pub struct Wants {
 pub type Counts = BTreeMap<GateRef, Counted>;
 
 /// Counts as long as anybody listens.
-pub async fn run(http: reqwest::Client, mut wants: watch::Receiver<Wants>, counts: watch::Sender<Counts>) {
+pub async fn run(
+    http: reqwest::Client,
+    clock: Clock,
+    mut wants: watch::Receiver<Wants>,
+    counts: watch::Sender<Counts>,
+) {
     let mut history = History::default();
     loop {
         let now_wanted = wants.borrow_and_update().clone();
@@ -65,7 +70,7 @@ pub async fn run(http: reqwest::Client, mut wants: watch::Receiver<Wants>, count
             }
             continue;
         }
-        round(&http, &now_wanted, &mut history).await;
+        round(&http, clock.now(), &now_wanted, &mut history).await;
         let counted = now_wanted.gates.iter().filter_map(|want| Some((want.gate.clone(), history.count(want)?)));
         counts.send_replace(counted.collect());
         let known: BTreeSet<GateRef> = now_wanted.gates.into_iter().map(|want| want.gate).collect();
@@ -79,12 +84,11 @@ pub async fn run(http: reqwest::Client, mut wants: watch::Receiver<Wants>, count
 
 /// Reads each node once. The round's time is that before its first request: whatever a reading shows
 /// beyond an earlier one happened after the earlier one's time.
-async fn round(http: &reqwest::Client, wants: &Wants, history: &mut History) {
+async fn round(http: &reqwest::Client, at: Time, wants: &Wants, history: &mut History) {
     let groups: BTreeSet<&String> = wants.gates.iter().map(|want| &want.gate.group).collect();
     let nodes = groups.into_iter().filter_map(|group| Some((group, wants.nodes.get(group)?)));
     let nodes: Vec<(String, String, SocketAddr)> =
         nodes.flat_map(|(group, nodes)| nodes.iter().map(|(node, at)| (group.clone(), node.clone(), *at))).collect();
-    let at = times::now();
     let read = |(group, node, address)| async move { (group, node, read::counters(http, address).await) };
     let answers = stream::iter(nodes).map(read).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
     for (group, node, answer) in answers {

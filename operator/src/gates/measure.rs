@@ -16,6 +16,7 @@ use super::{
     promql::{self, Variables},
 };
 use crate::{
+    clock::Clock,
     convert::ids,
     observe::live_pod,
     stores::Stores,
@@ -37,14 +38,14 @@ pub struct Gates {
 impl Gates {
     /// Starts the tasks that measure.
     #[must_use]
-    pub fn start(http: reqwest::Client, prometheus: Option<Prometheus>, namespace: &str) -> Self {
+    pub fn start(http: reqwest::Client, prometheus: Option<Prometheus>, namespace: &str, clock: &Clock) -> Self {
         let (counter_wants, wanted_counters) = watch::channel(counters::Wants::default());
         let (counted, counts) = watch::channel(counters::Counts::new());
         let (query_wants, wanted_queries) = watch::channel(Vec::new());
         let (answered, answers) = watch::channel(prometheus::Answers::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(counters::run(http, wanted_counters, counted));
-        tasks.spawn(prometheus::run(prometheus, wanted_queries, answered));
+        tasks.spawn(counters::run(http, clock.clone(), wanted_counters, counted));
+        tasks.spawn(prometheus::run(prometheus, clock.clone(), wanted_queries, answered));
         let jobs = jobs::Jobs::new(namespace);
         Self { counter_wants, counts, query_wants, answers, jobs, job_wants: Vec::new(), _tasks: tasks }
     }

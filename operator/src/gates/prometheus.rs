@@ -12,7 +12,7 @@ use std::{
 use sluice_rollout::{GateRef, Queried, QueryOutcome, Time};
 use tokio::sync::watch;
 
-use crate::{config::Config, times};
+use crate::{clock::Clock, config::Config};
 
 pub use self::compare::{Comparison, ComparisonError};
 
@@ -115,6 +115,7 @@ impl Prometheus {
 /// Asks as long as anybody listens.
 pub async fn run(
     prometheus: Option<Prometheus>,
+    clock: Clock,
     mut wants: watch::Receiver<Vec<Want>>,
     answers: watch::Sender<Answers>,
 ) {
@@ -132,10 +133,10 @@ pub async fn run(
             }
             continue;
         };
-        let second = second_for(want.due, times::now());
+        let second = second_for(want.due, clock.now());
         let at = Time(second.saturating_mul(1000));
         let ask = async {
-            tokio::time::sleep(times::until(at)).await;
+            tokio::time::sleep(clock.until(at)).await;
             match &prometheus {
                 Some(prometheus) => prometheus.ask(want, second).await,
                 None => QueryOutcome::Error("the operator knows no Prometheus: set prometheus.url".to_owned()),

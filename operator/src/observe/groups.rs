@@ -12,6 +12,7 @@ use crate::{
     convert::{gates, ids},
     labels,
     stores::Stores,
+    times,
 };
 
 pub(super) fn groups(stores: &Stores) -> BTreeMap<String, Group> {
@@ -64,7 +65,14 @@ fn nodes(stores: &Stores) -> BTreeMap<String, BTreeMap<String, Node>> {
         let report = object.status.as_ref().map(|status| &status.report);
         // A report outlives its pod: it counts only while a live pod stands behind it.
         let report = report.filter(|r| pods.iter().any(|pod| pod.name_any() == r.pod));
-        let node = Node { live: ready && !pods.is_empty(), report: report.map(read_report) };
+        let keeps = object.spec.keep_stable.iter();
+        let node = Node {
+            live: ready && !pods.is_empty(),
+            report: report.map(read_report),
+            resource_version: object.resource_version().unwrap_or_default(),
+            joined_at: object.spec.joined_at.as_ref().map(times::from_micro),
+            keeps_stable: keeps.map(|unit| ids::unit(unit.kind, &unit.namespace, &unit.name)).collect(),
+        };
         groups.entry(object.spec.group.clone()).or_default().insert(name, node);
     }
     groups

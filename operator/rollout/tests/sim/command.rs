@@ -1,6 +1,6 @@
 //! What scripts may say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_rollout::{
@@ -86,7 +86,7 @@ impl Cluster {
             match *word {
                 "nodes" => {
                     for node in rest.next().unwrap().split(',') {
-                        group.nodes.insert(node.to_owned(), Node { live: true, report: None });
+                        group.nodes.insert(node.to_owned(), new_node());
                     }
                 }
                 "optional" => group.optional = true,
@@ -205,7 +205,12 @@ impl Cluster {
                 for group in self.store.groups.values_mut() {
                     moved = group.nodes.remove(name).or(moved);
                 }
-                let node = Node { live: true, report: moved.and_then(|node| node.report) };
+                let node = Node {
+                    resource_version: self.next_version(),
+                    joined_at: Some(self.now()),
+                    live: true,
+                    ..moved.unwrap_or_else(new_node)
+                };
                 self.store.groups.get_mut(*group).unwrap().nodes.insert(name.to_owned(), node);
             }
             ["leaves"] => {
@@ -252,6 +257,8 @@ impl Cluster {
         let (sign, skew) = skew.split_at(1);
         let skew = i64::try_from(span(skew).as_millis()).unwrap();
         self.skew_ms += if sign == "-" { -skew } else { skew };
+        // The operator notices: what its clock said before is another clock's time.
+        self.store.watching_since = self.now();
     }
 
     /// A second operator, that has seen nothing of the last command, acts as well.
@@ -283,4 +290,9 @@ impl Cluster {
             }
         }
     }
+}
+
+/// A node that was there before anyone counted.
+fn new_node() -> Node {
+    Node { live: true, report: None, resource_version: String::new(), joined_at: None, keeps_stable: BTreeSet::new() }
 }

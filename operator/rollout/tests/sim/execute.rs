@@ -47,6 +47,7 @@ impl Cluster {
                 if dies_after == Some(writes) {
                     self.say("-- the operator dies here; another takes over");
                     dies_after = None;
+                    self.store.watching_since = self.now();
                     break;
                 }
                 if self.faults == Faults::Dying {
@@ -108,6 +109,13 @@ impl Cluster {
                 let stored = self.store.rollouts.get_mut(rollout).unwrap();
                 stored.resource_version = version;
                 stored.status = (**status).clone();
+            }
+            Write::KeepStable { node, resource_version, units } => {
+                let next = self.next_version();
+                let mut nodes = self.store.groups.values_mut().filter_map(|group| group.nodes.get_mut(node));
+                let Some(stored) = nodes.find(|node| node.resource_version == *resource_version) else { return false };
+                stored.resource_version = next;
+                stored.keeps_stable.clone_from(units);
             }
             Write::WriteAssignment { group, resource_version, generation, entries, based_on } => {
                 let Some(stored) = store.groups.get(group) else { return false };

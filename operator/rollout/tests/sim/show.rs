@@ -21,6 +21,11 @@ pub fn effect(store: &Snapshot, effect: &Effect) -> Option<String> {
             let stored = &store.rollouts.get(rollout)?.status;
             (skeleton(stored) != skeleton(status)).then(|| format!("  status   {rollout}: {}", phases(status)))
         }
+        Write::KeepStable { node, units, .. } => {
+            let units: Vec<_> = units.iter().map(plain).collect();
+            let units = if units.is_empty() { "nothing".to_owned() } else { units.join(", ") };
+            Some(format!("  node     {node} keeps on stable: {units}"))
+        }
         Write::WriteAssignment { group, generation, entries, .. } => {
             let none = BTreeMap::new();
             let stored = store.groups.get(group).and_then(|group| group.assignment.as_ref());
