@@ -3,12 +3,19 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderMap, Response, StatusCode};
-use sluice_egress::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use sluice_egress::{Body, BodyError};
 
 use crate::{
     passage::{Maker, Reply, ReplyFuture},
@@ -32,7 +39,7 @@ pub(crate) struct Inner {
 struct State {
     called: bool,
     seen: Option<Seen>,
-    last: Option<Arc<Mutex<Last>>>,
+    last: Option<(Arc<Mutex<Last>>, Upload)>,
 }
 
 /// A `next` call that can be taken over.
@@ -47,6 +54,17 @@ enum Last {
         maker: Maker,
     },
     Gone,
+}
+
+/// What is left of a worker's last `next` call once the worker is gone.
+pub(crate) enum Recovered {
+    /// Its response, whole.
+    Reply(Reply),
+    /// Nothing went upstream, and the rest of what it would have sent is gone with the worker: as good
+    /// as never made.
+    Unsent,
+    /// There is no response, and no other way to one.
+    Lost,
 }
 
 impl Inner {
@@ -65,37 +83,58 @@ impl Inner {
     /// Nobody will ask for the response again.
     pub(crate) fn release(&self) {
         let last = self.state().last.take();
-        if let Some(last) = last
+        if let Some((last, _)) = last
             && let Last::Given { body, .. } = &*lock(&last)
         {
             body.release();
         }
     }
 
-    /// Runs a `next` call; the worker may give up waiting, the call goes on when it is recovered.
-    pub(crate) async fn run(self: Arc<Self>, reply: ReplyFuture, sender: usize) -> Response<Body> {
-        let reply = if self.keeps {
+    /// Begins a `next` call; the worker may give up waiting, even before it is first polled: the call
+    /// goes on when it is recovered.
+    pub(crate) fn begin(
+        self: Arc<Self>,
+        reply: ReplyFuture,
+        upload: Upload,
+        sender: usize,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.state().called = true;
+        let reply: ReplyFuture = if self.keeps {
             let last = Arc::new(Mutex::new(Last::Open(reply)));
-            self.state().last = Some(last.clone());
-            poll_fn(|cx| lock(&last).poll_given(cx)).await
+            self.state().last = Some((last.clone(), upload));
+            Box::pin(poll_fn(move |cx| lock(&last).poll_given(cx)))
         } else {
-            reply.await
+            reply
         };
+        async move { self.saw(reply.await, sender) }
+    }
+
+    fn saw(&self, reply: Reply, sender: usize) -> Response<Body> {
         // A body that broke off was this worker's.
         let maker = if matches!(reply.maker, Maker::Sender) { Maker::Worker(sender) } else { reply.maker };
         self.state().seen = Some(Seen { status: reply.response.status(), maker });
         reply.response
     }
 
-    /// Marks that `next` was called, from before it runs.
-    pub(crate) fn called(&self) {
-        self.state().called = true;
-    }
-
-    /// The response of the last `next` call, whole, from the worker's hands.
-    pub(crate) async fn recover(&self) -> Option<Reply> {
-        let last = self.state().last.take()?;
-        poll_fn(|cx| lock(&last).poll_taken(cx)).await
+    /// Takes the last `next` call from the hands of a worker that failed.
+    pub(crate) async fn recover(&self, went_upstream: impl Fn() -> bool) -> Recovered {
+        let Some((last, upload)) = self.state().last.take() else {
+            return Recovered::Lost;
+        };
+        {
+            // With the lock nobody else drives the call: what has not gone upstream stays here.
+            let mut last = lock(&last);
+            if matches!(*last, Last::Open(_)) && !upload.is_done() && !went_upstream() {
+                *last = Last::Gone;
+                return Recovered::Unsent;
+            }
+        }
+        match poll_fn(|cx| lock(&last).poll_taken(cx)).await {
+            // A body that broke off was this worker's.
+            Some(reply) if matches!(reply.maker, Maker::Sender) => Recovered::Lost,
+            Some(reply) => Recovered::Reply(reply),
+            None => Recovered::Lost,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,5 +182,60 @@ impl Last {
             }
             Self::Gone => Poll::Ready(None),
         }
+    }
+}
+
+/// Whether the body that a worker sends on is still to come: once the worker is gone, it breaks off.
+#[derive(Clone)]
+pub(crate) struct Upload {
+    done: Arc<AtomicBool>,
+}
+
+impl Upload {
+    /// Follows the request's body.
+    pub(crate) fn follow(request: Request<Body>) -> (Request<Body>, Self) {
+        let upload = Self { done: Arc::new(AtomicBool::new(request.body().is_end_stream())) };
+        if upload.is_done() {
+            return (request, upload);
+        }
+        let done = upload.done.clone();
+        (request.map(|inner| Followed { inner, done }.boxed_unsync()), upload)
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Relaxed)
+    }
+}
+
+struct Followed {
+    inner: Body,
+    done: Arc<AtomicBool>,
+}
+
+/// Nobody wants more of it.
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.done.store(true, Relaxed);
+    }
+}
+
+impl http_body::Body for Followed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.done.store(true, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }

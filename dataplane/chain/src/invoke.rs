@@ -1,7 +1,7 @@
 //! One worker's turn: it is called, and when it fails its `onFailure` decides.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     CallRecord,
     accept::{self, plain},
     build::Code,
-    inner::Inner,
+    inner::{Inner, Recovered, Upload},
     passage::{Maker, Passage, Reply},
     place::Place,
     replay::Kept,
@@ -93,7 +93,7 @@ async fn without(passage: &Arc<Passage>, workers: WorkerSet, worker: usize, requ
     match passage.station(worker).on_failure {
         OnFailure::Closed => closed(),
         OnFailure::Open => passage.advance(workers, worker + 1, request).await,
-        OnFailure::Fallback if passage.went_upstream.load(Relaxed) => closed(),
+        OnFailure::Fallback if passage.went_upstream() => closed(),
         OnFailure::Fallback => match upstream::fallback(passage, request).await {
             Some(reply) => reply,
             None => closed(),
@@ -147,10 +147,11 @@ impl Turn {
         let workers = lock(&self.workers).clone();
         let on_failure = passage.station(self.worker).on_failure;
         if self.inner.was_called() && on_failure == OnFailure::Open {
-            return match self.inner.recover().await {
-                Some(reply) => reply,
-                None => without(passage, workers, self.worker, None).await,
-            };
+            match self.inner.recover(|| passage.went_upstream()).await {
+                Recovered::Reply(reply) => return reply,
+                Recovered::Lost => return without(passage, workers, self.worker, None).await,
+                Recovered::Unsent => {}
+            }
         }
         let request = again.and_then(|(head, kept)| Some(head.request(kept.recover()?)));
         without(passage, workers, self.worker, request).await
@@ -173,11 +174,10 @@ impl Calls for Turn {
             }
             workers.clone()
         };
-        self.inner.called();
+        let (request, upload) = Upload::follow(request);
         let reply = self.passage.advance(workers, self.worker + 1, request);
-        let inner = self.inner.clone();
-        let worker = self.worker;
-        Box::pin(async move { Ok(inner.run(reply, worker).await) })
+        let response = self.inner.clone().begin(reply, upload, self.worker);
+        Box::pin(async move { Ok(response.await) })
     }
 
     fn fetch(&self, mut request: Request<Body>) -> NextFuture {

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -56,8 +56,8 @@ pub(crate) struct Passage {
     /// Host of the client's request, as it was written.
     pub(crate) authority: Authority,
     pub(crate) place: Place,
-    /// Something went upstream: what fails from now on cannot be tried again.
-    pub(crate) went_upstream: AtomicBool,
+    /// Requests that went upstream, or are about to.
+    sent: AtomicU32,
     began: Instant,
     next_left: AtomicU32,
     marks: Mutex<Vec<Mark>>,
@@ -87,7 +87,7 @@ impl Passage {
             route,
             authority,
             place,
-            went_upstream: AtomicBool::new(false),
+            sent: AtomicU32::new(0),
             began,
             marks: Mutex::default(),
             _permit: permit,
@@ -116,6 +116,21 @@ impl Passage {
     /// Takes one of the `next` calls that the request may make.
     pub(crate) fn take_next(&self) -> bool {
         self.next_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// A request goes upstream.
+    pub(crate) fn sending(&self) {
+        self.sent.fetch_add(1, Relaxed);
+    }
+
+    /// Nothing of it did. Others, at the same time, may have.
+    pub(crate) fn unsent(&self) {
+        self.sent.fetch_sub(1, Relaxed);
+    }
+
+    /// Something went upstream: what fails from now on cannot be tried again.
+    pub(crate) fn went_upstream(&self) -> bool {
+        self.sent.load(Relaxed) > 0
     }
 
     fn marks(&self) -> MutexGuard<'_, Vec<Mark>> {

@@ -1,6 +1,6 @@
 //! The end of the chain: the route's upstream, or its fallback.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use sluice_egress::{Body, BodyError, EgressError, Fault, Target, empty};
@@ -57,7 +57,7 @@ impl Sent {
 
 async fn send(passage: &Passage, target: &Target, request: Request<Body>) -> Sent {
     let bodyless = request.method() == Method::HEAD;
-    let earlier = passage.went_upstream.swap(true, Relaxed);
+    passage.sending();
     let shared = &passage.snapshot.shared;
     let sent = shared.egress.send(&passage.snapshot.policy, target, request).await;
     match sent {
@@ -70,8 +70,8 @@ async fn send(passage: &Passage, target: &Target, request: Request<Body>) -> Sen
         Ok(response) if bodyless || has_no_body(response.status()) => Sent::Response(response.map(|_| empty())),
         Ok(response) => Sent::Response(response),
         Err(error) => {
-            if error.nothing_sent() && !earlier {
-                passage.went_upstream.store(false, Relaxed);
+            if error.nothing_sent() {
+                passage.unsent();
             }
             Sent::Failed { error }
         }

@@ -85,10 +85,11 @@ impl http_body::Body for FromGuest {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let ended = self.inner.is_end_stream();
         let poll = Pin::new(&mut self.inner).poll_frame(cx);
         self.starve(poll.is_pending());
         match poll {
-            Poll::Ready(None) if self.meter.failed() => {
+            Poll::Ready(None) if self.meter.failed() && !ended => {
                 Poll::Ready(Some(Err(BodyError::Worker("it failed before the end".to_owned()))))
             }
             Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BodyError::Worker(e.to_string())))),

@@ -7,15 +7,23 @@ use sluice_worker::Outcome;
 
 use crate::harness::*;
 
+/// Room for a busy machine, and soon over for what spins or sleeps.
+const TIGHT: Limits = Limits { cpu_ms: 100, wall_ms: 400, memory_bytes: 8 << 20 };
+
+fn steps(on_failure: OnFailure) -> Vec<Step> {
+    vec![Step::new("before").at("edge", 0), Step::new("faulty").on_failure(on_failure).limits(TIGHT)]
+}
+
 /// A worker under test, between one that tags before and one after.
 async fn node(on_failure: OnFailure) -> Node {
-    let tight = Limits { cpu_ms: 20, wall_ms: 60, memory_bytes: 8 << 20 };
-    Node::start(vec![
-        Step::new("before").at("edge", 0),
-        Step::new("faulty").on_failure(on_failure).limits(tight),
-        Step::new("behind").at("route", 0),
-    ])
-    .await
+    let mut steps = steps(on_failure);
+    steps.push(Step::new("behind").at("route", 0));
+    Node::start(steps).await
+}
+
+/// A worker under test, the last: who goes on without it has its step in the script still.
+async fn last(on_failure: OnFailure) -> Node {
+    Node::start(steps(on_failure)).await
 }
 
 fn faulty(step: &str) -> String {
@@ -51,8 +59,7 @@ async fn closed_answers_503_and_counts_what_happened() {
 #[tokio::test]
 async fn open_goes_on_without_it() {
     for (step, outcome) in BEFORE {
-        let node = node(OnFailure::Open).await;
-        // The worker took its step off the script; the one behind takes the first of what is left.
+        let node = last(OnFailure::Open).await;
         let answer = node.post(&format!("tag:before,{step}"), "body").await;
         assert_eq!(answer.status, 200, "{step}: {answer:?}");
         assert_eq!(answer.text(), "body", "{step}");
@@ -83,13 +90,13 @@ async fn a_body_partly_read_is_replayed_whole_up_to_64_kib() {
     let large = vec![b'l'; 200 << 10];
     for (on_failure, upstream) in [(OnFailure::Open, "main"), (OnFailure::Fallback, "fallback")] {
         for read in [1, 10_000, 60 << 10, 1_000_000] {
-            let node = node(on_failure).await;
+            let node = last(on_failure).await;
             let answer = node.post(&format!("pass,read-trap:{read}"), small.clone()).await;
             assert_eq!(answer.status, 200, "{on_failure:?} {read}: {answer:?}");
             assert_eq!(answer.header("x-upstream"), upstream);
             assert_eq!(answer.body.unwrap(), small);
         }
-        let node = node(on_failure).await;
+        let node = last(on_failure).await;
         let script = format!("pass,read-trap:{}", 150 << 10);
         let answer = node.send(request("POST", "/", &script, chunked(&large))).await;
         assert_eq!(answer.status, 503, "{on_failure:?}: more was read than is kept");
@@ -105,7 +112,7 @@ fn chunked(bytes: &[u8]) -> TestBody {
 
 #[tokio::test]
 async fn after_next_open_passes_the_inner_response() {
-    for step in ["next-trap", "next-spin", "next-read-trap:3", "next-read-trap:99", "inflight-trap"] {
+    for step in ["next-trap", "next-spin", "next-read-trap:3", "next-read-trap:99"] {
         let node = node(OnFailure::Open).await;
         let answer = node.post(&faulty(step), "").await;
         assert_eq!(answer.status, 200, "{step}: {answer:?}");
@@ -116,6 +123,23 @@ async fn after_next_open_passes_the_inner_response() {
     let node = node(OnFailure::Open).await;
     let answer = node.post(&faulty("next-read-trap:3"), "hello world").await;
     assert_eq!(answer.text(), "hello world");
+}
+
+/// The order that `wasi:http` prescribes is to call first and to write the body then.
+#[tokio::test]
+async fn a_worker_that_fails_before_anything_of_its_call_went_out_is_gone_without() {
+    for (on_failure, upstream) in [(OnFailure::Open, "main"), (OnFailure::Fallback, "fallback")] {
+        for body in ["", "hello world"] {
+            let node = last(on_failure).await;
+            let answer = node.post("tag:before,inflight-trap", body).await;
+            assert_eq!(answer.status, 200, "{on_failure:?}: {answer:?}");
+            assert_eq!(answer.text(), body, "{on_failure:?}");
+            assert_eq!(answer.header("x-upstream"), upstream);
+            assert_eq!(answer.header("x-back"), "before");
+            assert_eq!(node.upstream.count() + node.fallback.count(), 1, "never sent twice");
+            assert_eq!(node.counted.requests("faulty"), [(Class::C2xx, Origin::Upstream, true)]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Fault, empty, full};
+use crate::{Fault, empty};
 
 fn egress(allow_loopback: bool) -> Egress {
     Egress::new(EgressConfig { allow_loopback, ..EgressConfig::default() })
@@ -125,8 +125,26 @@ async fn an_upstream_that_speaks_no_http_is_told_apart_from_a_sender_that_left()
 
     let (url, _) = serve("").await;
     let (policy, target) = ready(&egress, &url, 1000);
-    let broken = full("x").with_trailers(async { Some(Err(BodyError::Client("left".into()))) }).boxed_unsync();
-    let request = Request::post("/").body(broken).unwrap();
+    let request = Request::post("/").body(Breaks { sent: false }.boxed_unsync()).unwrap();
     let error = egress.send(&policy, &target, request).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Sender, "{error}");
+}
+
+/// One chunk, then the client is gone; of no length known before, so that the rest is asked for.
+struct Breaks {
+    sent: bool,
+}
+
+impl http_body::Body for Breaks {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let first = !std::mem::replace(&mut self.sent, true);
+        Poll::Ready(Some(if first {
+            Ok(Frame::data(Bytes::from_static(b"x")))
+        } else {
+            Err(BodyError::Client("left".into()))
+        }))
+    }
 }
