@@ -1,6 +1,6 @@
 //! What a unit remembers next: how its attempt ended, and which attempt has it now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     About, Cause, Effect, Environment, Event, Phase, Reason, Rejection, Rollout, RolloutId, Severity, Suspect, Target,
@@ -11,13 +11,13 @@ use crate::{
 /// More digests than this are not remembered as passed; the oldest go.
 const PASSED_MAX: usize = 50;
 
-/// Writes a unit's memory, if it changes.
-pub(crate) fn update(view: &View<'_>, id: &UnitId, unit: &Unit) -> Option<Effect> {
+/// Writes a unit's memory, if it changes. `ending`: the attempts that this plan ends.
+pub(crate) fn update(view: &View<'_>, id: &UnitId, unit: &Unit, ending: &BTreeSet<&RolloutId>) -> Option<Effect> {
     let mut memory: BTreeMap<_, _> = unit.memory.clone();
     let mut events = Vec::new();
     for environment in Environment::ALL {
         let mut next = Next { view, id, environment, memory: view.memory(id, environment).clone(), events: Vec::new() };
-        next.step();
+        next.step(ending);
         if next.memory != *view.memory(id, environment) {
             memory.insert(environment, next.memory);
             events.extend(next.events);
@@ -39,13 +39,16 @@ struct Next<'a> {
 }
 
 impl Next<'_> {
-    fn step(&mut self) {
+    fn step(&mut self, ending: &BTreeSet<&RolloutId>) {
         self.memory.attempts = create::last_attempt(self.view, self.id, self.environment);
         self.adopt();
         self.lift_rejections();
         self.fold_attempt();
+        self.fold_failures();
         self.reject_unstarted();
-        self.hand_over();
+        if !self.memory.in_flight.as_ref().is_some_and(|holder| ending.contains(holder)) {
+            self.hand_over();
+        }
     }
 
     fn say(&mut self, severity: Severity, reason: Reason, note: String) {
@@ -156,6 +159,20 @@ impl Next<'_> {
         self.say(Severity::Warning, Reason::Rejected, note);
     }
 
+    /// Failures of attempts that lost the unit before anyone had taken over how they ended: another operator's
+    /// plan, or one made from what was stored a moment before, gave it to the next.
+    fn fold_failures(&mut self) {
+        let in_flight = self.memory.in_flight.clone();
+        for (id, rollout) in self.view.attempts(self.id, self.environment) {
+            let target = target_of(rollout, self.id).filter(|_| Some(*id) != in_flight.as_ref());
+            if let Some(target) = target.filter(|_| is_to_be_rejected(rollout))
+                && !self.memory.rejected.contains_key(target)
+            {
+                self.failed(id, rollout, target);
+            }
+        }
+    }
+
     /// An attempt that a person ended before it started: its object would else be made anew.
     fn reject_unstarted(&mut self) {
         for (id, rollout) in self.view.attempts(self.id, self.environment) {
@@ -191,6 +208,22 @@ impl Next<'_> {
             self.memory.in_flight = Some(next.clone());
         }
     }
+}
+
+/// Whether an attempt failed in a way that its units have to remember before it is over.
+pub(crate) fn is_to_be_rejected(rollout: &Rollout) -> bool {
+    let rejects = match rollout.status.cause {
+        Some(Cause::GateFailed | Cause::Refused | Cause::Person) => true,
+        Some(
+            Cause::NotApplied
+            | Cause::HoldLimit
+            | Cause::HeadReturned
+            | Cause::Shared { .. }
+            | Cause::Superseded { .. },
+        )
+        | None => false,
+    };
+    rejects && rollout.status.phase == Phase::Reverting && !asks_retry(rollout)
 }
 
 /// Whether a person wants an attempt that is over tried again. A `retry` that was followed while it was

@@ -1,7 +1,9 @@
 //! Puts a plan together: the table of contents of this crate.
 
+use std::collections::BTreeSet;
+
 use crate::{
-    Effect, Environment, Plan, Snapshot, Time, Write,
+    Effect, Environment, Phase, Plan, RolloutId, Snapshot, Time, Write,
     advance::Step,
     assign, create, memory, newcomers,
     pace::{Pace, pace},
@@ -16,26 +18,38 @@ pub fn plan(snapshot: &Snapshot, now: Time) -> Plan {
     // What traffic depends on goes first: a revert must not queue behind anything.
     plan.effects.extend(assign::writes(&view));
     plan.effects.extend(newcomers::writes(&view));
-    units(&view, &mut plan);
-    rollouts(&view, &mut plan);
+    let steps = steps(&view);
+    units(&view, &steps, &mut plan);
+    rollouts(&view, steps, &mut plan);
     attempts(&view, &mut plan);
     plan
 }
 
-/// Each unit remembers how its attempt ended, and gets the next one.
-fn units(view: &View<'_>, plan: &mut Plan) {
+/// Each rollout goes as far as it can.
+fn steps<'a>(view: &'a View<'a>) -> Vec<Step<'a>> {
+    let rollouts = view.snapshot.rollouts.iter();
+    let open = rollouts.filter(|(_, rollout)| !rollout.status.phase.is_over());
+    open.map(|(id, rollout)| Step::of(view, id, rollout)).collect()
+}
+
+/// Each unit remembers how its attempt ended, and gets the next one; not while this very plan ends the
+/// former: its verdict has to be stored, and taken over, before the unit goes on.
+fn units(view: &View<'_>, steps: &[Step<'_>], plan: &mut Plan) {
+    let ends = |step: &&Step<'_>| match step.status.phase {
+        Phase::Pending | Phase::Progressing | Phase::Paused => false,
+        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => true,
+        Phase::Reverting => step.rollout.status.phase != Phase::Reverting,
+    };
+    let ending: BTreeSet<&RolloutId> = steps.iter().filter(ends).map(|step| step.id).collect();
     for (id, unit) in &view.snapshot.units {
-        plan.effects.extend(memory::update(view, id, unit));
+        plan.effects.extend(memory::update(view, id, unit, &ending));
     }
 }
 
-/// Each rollout goes as far as it can.
-fn rollouts(view: &View<'_>, plan: &mut Plan) {
-    for (id, rollout) in &view.snapshot.rollouts {
-        if rollout.status.phase.is_over() {
-            continue;
-        }
-        let step = Step::of(view, id, rollout);
+/// What becomes of each rollout is stored and told.
+fn rollouts(view: &View<'_>, steps: Vec<Step<'_>>, plan: &mut Plan) {
+    for step in steps {
+        let (id, rollout) = (step.id, step.rollout);
         wake(plan, view.now, step.wake.iter().copied());
         if !step.status.phase.is_over() {
             plan.rollouts.insert(id.clone(), report::of(&step));

@@ -1,6 +1,6 @@
 //! The way back: every group that an attempt touched runs stable, at once, whatever else there is.
 
-use crate::{Cause, GroupPhase, Phase, Reason, Severity, Waiting, advance::Step, assign, nodes};
+use crate::{Cause, GroupPhase, Phase, Reason, Severity, Waiting, advance::Step, assign, memory, nodes};
 
 /// Sends an attempt back. From here on it holds no group, so that all assignments fall back to stable.
 pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
@@ -30,6 +30,10 @@ pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
 /// say nothing do not hold it for longer than the groups give them to apply anything.
 pub(crate) fn confirm(step: &mut Step<'_>) {
     if !step.view.has_its_units(step.id, step.rollout) {
+        if memory::is_to_be_rejected(step.rollout) && !is_rejected(step) {
+            // Its units take over why it failed, by this very plan; nobody would know once it is over.
+            return;
+        }
         // A newer attempt has the units; what the groups run is its affair.
         return finish(step, "its units went on to a newer attempt".to_owned());
     }
@@ -73,6 +77,16 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
             step.waiting.push(Waiting::Return { behind: behind.len(), node, until });
         }
     }
+}
+
+/// Whether each of its units that still exists knows that what it tried is rejected.
+fn is_rejected(step: &Step<'_>) -> bool {
+    let environment = step.rollout.spec.environment;
+    let mut units = step.rollout.spec.units.iter();
+    units.all(|change| {
+        let exists = step.view.snapshot.units.contains_key(&change.unit);
+        !exists || step.view.memory(&change.unit, environment).rejected.contains_key(&change.target)
+    })
 }
 
 fn finish(step: &mut Step<'_>, note: String) {

@@ -26,7 +26,8 @@ impl Cluster {
                     self.command(rest);
                 }
             }
-            words => self.command(words),
+            // `… and …`: both happen before anyone looks.
+            words => words.split(|word| *word == "and").for_each(|words| self.command(words)),
         }
         self.settle(dies_after);
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_rollout::{
-    Check, Entry, GroupPhase, GroupProgress, JobState, Phase, Rollout, RolloutId, RolloutStatus, Target, Time, UnitId,
-    Verdict,
+    Cause, Check, Entry, GroupPhase, GroupProgress, JobState, Phase, Rollout, RolloutId, RolloutStatus, Target, Time,
+    UnitId, Verdict,
 };
 
 use super::{cluster::Cluster, show};
@@ -104,8 +104,33 @@ impl Cluster {
         assert!(fresh, "{id}: no Job of {gate} succeeded since {} was told", progress.name);
     }
 
+    /// What failed is remembered, until somebody asks for it again.
+    fn check_rejections(&self) {
+        for (id, rollout) in &self.store.rollouts {
+            let over = matches!(rollout.status.phase, Phase::Reverted | Phase::Aborted);
+            let fails = matches!(rollout.status.cause, Some(Cause::GateFailed | Cause::Refused | Cause::Person));
+            if !over || !fails || rollout.verbs.retry.is_some() {
+                continue;
+            }
+            for change in &rollout.spec.units {
+                let Some(unit) = self.store.units.get(&change.unit) else { continue };
+                let memory = unit.memory.get(&rollout.spec.environment);
+                let known = memory.is_some_and(|memory| memory.rejected.contains_key(&change.target));
+                // Memory may be lost; then what is known of attempts is lost, too.
+                let remembers = memory.is_some_and(|memory| memory.attempts >= rollout.spec.attempt);
+                let again = self
+                    .store
+                    .rollouts
+                    .values()
+                    .any(|other| other.spec.attempt > rollout.spec.attempt && other.spec.units.contains(change));
+                assert!(known || again || !remembers, "{id} failed, and {} is not rejected", change.unit);
+            }
+        }
+    }
+
     /// When nothing is left to do.
     pub fn check_settled(&self) {
+        self.check_rejections();
         if self.store.rollouts.values().all(|rollout| rollout.status.phase.is_over()) {
             assert_eq!(self.last_plan.wake_at, None, "nothing is under way, and yet the planner wakes");
             assert!(self.last_plan.observe.is_empty(), "nothing is under way, and yet something is measured");
