@@ -16,6 +16,10 @@ pub struct QuantityError {
 
 macro_rules! as_text {
     ($name:ident, $pattern:literal, $max:literal, $doc:literal) => {
+        as_text!($name, $pattern, $max, $doc, []);
+    };
+    // What the API server lets in, the operator must be able to read: the rules say what the pattern cannot.
+    ($name:ident, $pattern:literal, $max:literal, $doc:literal, $rules:tt) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
@@ -32,7 +36,14 @@ macro_rules! as_text {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": $pattern, "maxLength": $max, "description": $doc})
+                let mut schema = json_schema!({
+                    "type": "string", "pattern": $pattern, "maxLength": $max, "description": $doc,
+                });
+                let rules = serde_json::json!($rules);
+                if rules.as_array().is_some_and(|rules| !rules.is_empty()) {
+                    schema.insert("x-kubernetes-validations".to_owned(), rules);
+                }
+                schema
             }
         }
     };
@@ -66,7 +77,13 @@ impl Visitor<'_> for AsWritten {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
-as_text!(Span, "^[0-9]+(ms|s|m|h)$", 12, "A span of time: a whole number and ms, s, m or h, e.g. 30s.");
+as_text!(
+    Span,
+    "^[0-9]+(ms|s|m|h)$",
+    12,
+    "A span of time: a whole number and ms, s, m or h, e.g. 30s; at most 744h.",
+    [{"rule": "duration(self) <= duration('744h')", "message": "write at most 744h (31 days)"}]
+);
 
 impl Span {
     /// The longest span that is accepted: 31 days.
@@ -178,7 +195,13 @@ pub struct Percent {
     pub ppm: u32,
 }
 
-as_text!(Percent, "^[0-9]{1,3}(\\.[0-9]{1,4})?%$", 9, "A share from 0% to 100%, at most four decimals, e.g. 0.5%.");
+as_text!(
+    Percent,
+    "^[0-9]{1,3}(\\.[0-9]{1,4})?%$",
+    9,
+    "A share from 0% to 100%, at most four decimals, e.g. 0.5%.",
+    [{"rule": "double(self.replace('%', '')) <= 100.0", "message": "write a share from 0% to 100%, e.g. 0.5%"}]
+);
 
 impl FromStr for Percent {
     type Err = QuantityError;

@@ -14,7 +14,9 @@ use sluice_rollout::Time;
 /// The API server tells its time in whole seconds; nearer than this counts as the same.
 const TOLERANCE_MS: i64 = 5_000;
 /// So long the API server may take to tell.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Nothing that is decided waits for it more often.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Cheap to clone; all clones are one clock.
 #[derive(Clone, Debug)]
@@ -26,14 +28,16 @@ struct Anchor {
     at: Instant,
     /// How far this machine's clock was ahead then.
     ahead_ms: i64,
+    /// Whether the API server was asked; after no answer it is asked again later.
     asked: bool,
+    ask_after: Option<Instant>,
     watching_since: Time,
 }
 
 impl Anchor {
     fn here() -> Self {
         let time = machine();
-        Self { time, at: Instant::now(), ahead_ms: 0, asked: false, watching_since: time }
+        Self { time, at: Instant::now(), ahead_ms: 0, asked: false, ask_after: None, watching_since: time }
     }
 
     /// This machine's time, which has milliseconds, unless it is far from the server's.
@@ -41,7 +45,7 @@ impl Anchor {
         let ahead_ms = machine.0 - server.0;
         let is_off = ahead_ms.abs() > TOLERANCE_MS;
         let (time, ahead_ms) = if is_off { (server, ahead_ms) } else { (machine, 0) };
-        Self { time, at, ahead_ms, asked: true, watching_since: time }
+        Self { time, at, ahead_ms, asked: true, ask_after: None, watching_since: time }
     }
 
     fn now(&self) -> Time {
@@ -98,13 +102,19 @@ impl Clock {
     /// Compares with the API server, once a leader and whenever this machine's clock has jumped.
     pub async fn keep(&self, client: &Client) {
         let anchor = self.anchor();
-        if anchor.asked && !anchor.has_jumped(machine()) {
+        let soon = anchor.ask_after.is_some_and(|after| Instant::now() < after);
+        if soon || (anchor.asked && !anchor.has_jumped(machine())) {
             return;
         }
-        let server = match tokio::time::timeout(TIMEOUT, server_time(client)).await {
-            Ok(Ok(time)) => time,
-            Ok(Err(error)) => return tracing::warn!(error, "the API server does not tell its time"),
-            Err(_) => return tracing::warn!("the API server does not tell its time in {TIMEOUT:?}"),
+        let answer = tokio::time::timeout(TIMEOUT, server_time(client)).await;
+        let server = match answer.unwrap_or_else(|_| Err(format!("no answer in {TIMEOUT:?}"))) {
+            Ok(time) => time,
+            Err(error) => {
+                tracing::warn!(error, "the API server does not tell its time");
+                let mut anchor = self.0.write().unwrap_or_else(PoisonError::into_inner);
+                anchor.ask_after = Some(Instant::now() + ASK_AGAIN);
+                return;
+            }
         };
         let next = Anchor::of(server, machine(), Instant::now());
         if next.ahead_ms != 0 {

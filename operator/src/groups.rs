@@ -1,17 +1,18 @@
 //! What each group consists of in the cluster: a DaemonSet from the chart's template and a headless Service,
 //! both owned by the DeploymentGroup, so that they go with it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Service};
 use kube::{Api, Resource, ResourceExt, runtime::reflector::ObjectRef};
 use serde_json::{Value, json};
-use sluice_config::Digest;
+use sluice_config::{Digest, Environment};
 use sluice_crds::DeploymentGroup;
 
 use crate::{
     config::Config,
     labels,
+    observe::node_ready,
     stores::Stores,
     writer::{WriteError, Writer},
 };
@@ -31,6 +32,9 @@ pub enum GroupError {
     /// It is no DaemonSet.
     #[error("the template of DaemonSets cannot be read: {0}")]
     Template(String),
+    /// Another version of the dataplane goes the way of everything else: lowest impact first.
+    #[error("its dataplane is replaced once group {0} runs the new one")]
+    Waits(String),
     /// A write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -59,17 +63,44 @@ impl Groups {
         }
     }
 
-    /// Applies what differs. One group's trouble does not keep another from being served.
+    /// Applies what differs. One group's trouble does not keep another from being served; another template goes
+    /// to a group only when all that come before it run it: staging first, then by order.
     pub async fn ensure(&mut self, writer: &Writer, stores: &Stores) -> BTreeMap<String, GroupError> {
         let mut errors = BTreeMap::new();
-        for group in stores.groups.state() {
-            if group.metadata.deletion_timestamp.is_none()
-                && let Err(error) = self.ensure_one(writer, stores, &group).await
-            {
+        let mut groups = stores.groups.state();
+        groups.retain(|group| group.metadata.deletion_timestamp.is_none());
+        let place = |group: &DeploymentGroup| (group.spec.environment == Environment::Production, group.spec.order);
+        groups.sort_by_key(|group| (place(group), group.name_any()));
+        for group in &groups {
+            let mut earlier = groups.iter().filter(|other| place(other) < place(group));
+            let waits_for = earlier.find(|other| !self.runs_template(stores, other)).map(|other| other.name_any());
+            if let Err(error) = self.ensure_one(writer, stores, group, waits_for).await {
                 errors.insert(group.name_any(), error);
             }
         }
         errors
+    }
+
+    /// The template, as an annotation of what was made from it.
+    fn template_digest(&self, stores: &Stores) -> Option<String> {
+        let template = stores.templates.get(&ObjectRef::new(&self.template).within(&self.namespace))?;
+        let text = template.data.as_ref()?.get(TEMPLATE_KEY)?;
+        Some(Digest::of(text.as_bytes()).short().to_owned())
+    }
+
+    fn stored_set(&self, stores: &Stores, group: &DeploymentGroup) -> Option<Arc<DaemonSet>> {
+        let name = format!("sluice-dataplane-{}", group.name_any());
+        stores.daemon_sets.get(&ObjectRef::new(&name).within(&self.namespace))
+    }
+
+    /// Whether every pod of a group is of the present template, and available.
+    fn runs_template(&self, stores: &Stores, group: &DeploymentGroup) -> bool {
+        let Some(set) = self.stored_set(stores, group) else { return false };
+        let name = group.name_any();
+        let lost =
+            stores.nodes.state_filter(|node| node.labels().get(&self.group_label) == Some(&name) && !node_ready(node));
+        let lost = i32::try_from(lost.len()).unwrap_or(i32::MAX);
+        is_of_template(&set, self.template_digest(stores).as_deref()) && is_rolled_out(&set, lost)
     }
 
     async fn ensure_one(
@@ -77,6 +108,7 @@ impl Groups {
         writer: &Writer,
         stores: &Stores,
         group: &DeploymentGroup,
+        waits_for: Option<String>,
     ) -> Result<(), GroupError> {
         let name = format!("sluice-group-{}", group.name_any());
         let service = self.service(&name, group);
@@ -86,8 +118,13 @@ impl Groups {
             let stored = writer.apply(&api, &stores.services, &name, &service).await?;
             self.remember(&format!("Service {name}"), &service, stored.metadata.generation);
         }
+        let live = self.stored_set(stores, group);
+        if let (Some(live), Some(other)) = (&live, waits_for)
+            && !is_of_template(live, self.template_digest(stores).as_deref())
+        {
+            return Err(GroupError::Waits(other));
+        }
         let (name, set) = self.daemon_set(stores, group)?;
-        let live = stores.daemon_sets.get(&ObjectRef::new(&name).within(&self.namespace));
         let generation = live.as_ref().and_then(|live| live.metadata.generation);
         if self.differs(&format!("DaemonSet {name}"), &set, live.as_deref(), generation) {
             let api: Api<DaemonSet> = Api::namespaced(writer.client().clone(), &self.namespace);
@@ -151,6 +188,7 @@ impl Groups {
         let text = template.as_ref().and_then(|map| map.data.as_ref()?.get(TEMPLATE_KEY));
         let text = text.ok_or_else(|| GroupError::NoTemplate { name: self.template.clone() })?;
         let group_name = group.name_any();
+        let digest = Digest::of(text.as_bytes());
         let text = text.replace("${GROUP}", &group_name).replace("${ENVIRONMENT}", group.spec.environment.as_str());
         let set: DaemonSet = serde_saphyr::from_str(&text).map_err(|e| GroupError::Template(e.to_string()))?;
         let mut set = serde_json::to_value(set).map_err(|e| GroupError::Template(e.to_string()))?;
@@ -159,6 +197,7 @@ impl Groups {
         set["kind"] = json!("DaemonSet");
         // What a group's pods are does not depend on what the template says.
         merge(&mut set["metadata"], &self.metadata(&name, group));
+        merge(&mut set["metadata"]["annotations"], &json!({labels::TEMPLATE: digest.short()}));
         let identity = json!({
             labels::MANAGED_BY.0: labels::MANAGED_BY.1,
             labels::COMPONENT: labels::DATAPLANE,
@@ -174,6 +213,20 @@ impl Groups {
         }
         Ok((name, set))
     }
+}
+
+fn is_of_template(set: &DaemonSet, digest: Option<&str>) -> bool {
+    digest.is_some() && set.annotations().get(labels::TEMPLATE).map(String::as_str) == digest
+}
+
+/// Whether the DaemonSet's controller has seen the newest generation and replaced every pod by an available one,
+/// but for those of lost nodes, which nobody waits for.
+fn is_rolled_out(set: &DaemonSet, lost: i32) -> bool {
+    let Some(status) = &set.status else { return false };
+    let wanted = status.desired_number_scheduled.saturating_sub(lost);
+    status.observed_generation == set.metadata.generation
+        && status.updated_number_scheduled.unwrap_or(0) >= wanted
+        && status.number_available.unwrap_or(0) >= wanted
 }
 
 fn merge(into: &mut Value, from: &Value) {
@@ -220,5 +273,23 @@ mod tests {
         let mut set = json!({"labels": {"a": "1", "group": "other"}});
         merge(&mut set, &json!({"labels": {"group": "canary"}, "selector": {"x": "y"}}));
         assert_eq!(set, json!({"labels": {"a": "1", "group": "canary"}, "selector": {"x": "y"}}));
+    }
+
+    #[test]
+    fn a_group_has_a_template_when_every_pod_is_of_it_and_available() {
+        let set = |updated: i32, available: i32, seen: i64| -> DaemonSet {
+            serde_json::from_value(json!({
+                "metadata": {"generation": 4, "annotations": {labels::TEMPLATE: "9f2c1a77"}},
+                "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": updated, "numberAvailable": available,
+                    "observedGeneration": seen, "currentNumberScheduled": 3, "numberMisscheduled": 0, "numberReady": 3},
+            }))
+            .unwrap()
+        };
+        assert!(is_rolled_out(&set(3, 3, 4), 0));
+        assert!(!is_rolled_out(&set(2, 3, 4), 0) && !is_rolled_out(&set(3, 2, 4), 0));
+        assert!(!is_rolled_out(&set(3, 3, 3), 0), "the controller has not looked yet");
+        assert!(is_rolled_out(&set(2, 2, 4), 1), "a lost node is not waited for");
+        assert!(is_of_template(&set(3, 3, 4), Some("9f2c1a77")) && !is_of_template(&set(3, 3, 4), Some("00000000")));
+        assert!(!is_of_template(&DaemonSet::default(), None));
     }
 }

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
 use sluice_config::{Artifact, Digest, UnitRef};
 use sluice_crds::{Repository, RepositorySpec, Revision, RevisionSpec};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     artifacts::{FromGit, Store, Supply},
@@ -20,8 +21,11 @@ use crate::{
 
 /// Changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
-/// What could not be had is tried again after this.
+/// What could not be had is tried again after this, then after twice as long, up to the longest.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(600);
+/// At once, so that one slow server does not hold up what others have.
+const FETCHES: usize = 4;
 
 /// Between two looks for what nobody needs.
 const COLLECT_EVERY: Duration = Duration::from_secs(3600);
@@ -60,25 +64,45 @@ impl Holdings {
         self.supply.ensure(&at.artifact, Some(&from)).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Holds what is assigned, on every replica, and tells what is missing.
+    /// Holds what is assigned, on every replica, and tells what is missing. What nobody has any more is lost: its
+    /// nodes say so, and it is no reason to keep all the others from what is here.
     pub async fn hold(self, missing: watch::Sender<String>) {
         let mut changes = self.stores.changes();
+        let mut lost: BTreeMap<Digest, Lost> = BTreeMap::new();
         loop {
             changes.mark_unchanged();
             let assigned = self.assigned();
-            let digests: BTreeSet<Digest> = assigned.keys().cloned().collect();
-            let before = self.store.missing(&digests);
+            let absent = |digest: &Digest| !self.store.has(digest);
+            lost.retain(|digest, _| assigned.contains_key(digest) && absent(digest));
+            let digests = assigned.keys().filter(|digest| absent(digest) && !lost.contains_key(digest));
             // Whoever is asked for what it lacks must not be asked.
-            tell(&missing, &before);
-            for digest in &before {
-                if let Some((revision, artifact)) = assigned.get(digest) {
-                    self.fetch(revision, artifact).await;
+            tell(&missing, &digests.cloned().collect());
+            let now = Instant::now();
+            let due = |digest: &&Digest| absent(digest) && lost.get(*digest).is_none_or(|lost| lost.again_at <= now);
+            let wanted: Vec<_> = assigned.clone().into_iter().filter(|(digest, _)| due(&digest)).collect();
+            let fetches = wanted.into_iter().map(|(digest, (revision, artifact))| {
+                let this = self.clone();
+                async move { (digest, this.fetch(&revision, &artifact).await) }
+            });
+            let mut fetches = stream::iter(fetches).buffer_unordered(FETCHES);
+            let mut failed = Vec::new();
+            while let Some((digest, fetched)) = fetches.next().await {
+                if !fetched {
+                    failed.push(digest);
                 }
             }
-            let after = self.store.missing(&digests);
-            tell(&missing, &after);
-            let again =
-                async { if after.is_empty() { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
+            for digest in failed {
+                let pause = lost.get(&digest).map_or(RETRY, |lost| (lost.pause * 2).min(RETRY_MAX));
+                lost.insert(digest, Lost { again_at: Instant::now() + pause, pause });
+            }
+            tell(&missing, &BTreeSet::new());
+            let again = lost.values().map(|lost| lost.again_at).min();
+            let again = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = again => {}
@@ -94,6 +118,13 @@ impl Holdings {
             hours.tick().await;
             let revisions = self.stores.revisions.state();
             let named = revisions.iter().filter_map(|revision| revision.spec.content.artifact.as_ref());
+            let repositories = self.stores.repositories.state();
+            let repositories = repositories.iter().filter_map(|repository| {
+                Some(RepositoryId { namespace: repository.namespace()?, name: repository.name_any() })
+            });
+            if let Err(error) = self.supply.forget_repositories(&repositories.collect()).await {
+                tracing::warn!(%error, "clones of repositories that are gone stay");
+            }
             match self.store.collect(named.map(|artifact| artifact.digest.clone()).collect(), COLLECT_AGE).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "artifacts that no Revision names"),
@@ -120,8 +151,9 @@ impl Holdings {
         named.into_iter().filter_map(find).collect()
     }
 
-    async fn fetch(&self, revision: &Revision, artifact: &Artifact) {
-        let Some(namespace) = revision.namespace() else { return };
+    /// Whether it is here then.
+    async fn fetch(&self, revision: &Revision, artifact: &Artifact) -> bool {
+        let Some(namespace) = revision.namespace() else { return false };
         let seen = &revision.spec.source;
         let id = RepositoryId { namespace, name: seen.repository.clone() };
         let key = ObjectRef::<Repository>::new(&id.name).within(&id.namespace);
@@ -137,10 +169,19 @@ impl Holdings {
             commit: &seen.commit,
             path,
         });
-        if let Err(error) = self.supply.ensure(artifact, from.as_ref()).await {
+        let ensured = self.supply.ensure(artifact, from.as_ref()).await;
+        if let Err(error) = &ensured {
             tracing::warn!(revision = revision.name_any(), %error, "an assigned artifact is not here");
         }
+        ensured.is_ok()
     }
+}
+
+/// An artifact that could not be had.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    again_at: Instant,
+    pause: Duration,
 }
 
 fn tell(missing: &watch::Sender<String>, digests: &BTreeSet<Digest>) {

@@ -20,3 +20,5 @@ pub const ROLLOUT: &str = "sluice.dev/rollout";
 pub const ROLLOUT_NAMESPACE: &str = "sluice.dev/rollout-namespace";
 /// Unit of a Rollout, by the name of its object.
 pub const UNIT: &str = "sluice.dev/unit";
+/// Digest of the template that a DaemonSet was made from.
+pub const TEMPLATE: &str = "sluice.dev/template";

@@ -36,6 +36,18 @@ struct Seen {
     at: Instant,
 }
 
+/// Awaits something; whoever leads stops leading at the deadline, whatever is awaited.
+async fn before<T>(deadline: Instant, leading: &watch::Sender<bool>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep_until(deadline), if *leading.borrow() => {}
+    }
+    tracing::warn!("the lease could not be renewed in time: this replica stops by itself");
+    leading.send_if_modified(|l| std::mem::replace(l, false));
+    work.await
+}
+
 impl Elector {
     /// For this replica.
     #[must_use]
@@ -54,7 +66,8 @@ impl Elector {
         let mut renewed = Instant::now();
         loop {
             let asked = Instant::now();
-            match self.step(&mut seen).await {
+            let step = self.step(&mut seen);
+            match before(renewed + self.duration * 2 / 3, &leading, step).await {
                 Ok(true) => {
                     renewed = asked;
                     leading.send_if_modified(|l| !std::mem::replace(l, true));
@@ -64,12 +77,10 @@ impl Elector {
                 }
                 Err(error) => tracing::warn!(%error, "lease"),
             }
-            if renewed.elapsed() > self.duration * 2 / 3 {
-                leading.send_if_modified(|l| std::mem::replace(l, false));
-            }
             let pause = if *leading.borrow() { self.duration / 3 } else { self.duration / 7 };
+            let pause = tokio::time::sleep(pause.min(Duration::from_secs(5)));
             tokio::select! {
-                () = tokio::time::sleep(pause.min(Duration::from_secs(5))) => {}
+                () = before(renewed + self.duration * 2 / 3, &leading, pause) => {}
                 _ = stop.wait_for(|stopped| *stopped) => break,
             }
         }

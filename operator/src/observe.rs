@@ -13,7 +13,7 @@ use crate::{
     stores::Stores,
 };
 
-pub use groups::live_pod;
+pub use groups::{live_pod, node_ready};
 
 /// Turns stores into snapshots; keeps what it parsed of revisions, which never change.
 #[derive(Debug, Default)]

@@ -54,17 +54,23 @@ impl Reconciler {
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         let mut changes = self.hands.stores.changes();
+        let mut conflict_pause = DEBOUNCE;
         loop {
             let started = Instant::now();
             changes.mark_unchanged();
             let next = self.reconcile().await;
             self.hands.writer.metrics().reconciled(started.elapsed().as_secs_f64());
             let pause = match next {
-                Ok(wake_at) => wake_at.map_or(LATEST, |at| self.hands.clock.until(at).min(LATEST)),
+                Ok(wake_at) => {
+                    conflict_pause = DEBOUNCE;
+                    wake_at.map_or(LATEST, |at| self.hands.clock.until(at).min(LATEST))
+                }
                 Err(WriteError::Conflict { what }) => {
                     tracing::debug!(what, "planning anew");
                     self.hands.writer.metrics().conflict();
-                    Duration::ZERO
+                    // The watches wake it as soon as they have caught up; without that it must not spin.
+                    conflict_pause = (conflict_pause * 2).min(CATCH_UP);
+                    conflict_pause
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a write failed");
@@ -86,18 +92,23 @@ impl Reconciler {
         let Hands { stores, writer, clock, .. } = self.hands.clone();
         clock.keep(writer.client()).await;
         writer.caught_up(&stores, CATCH_UP).await;
-        let members = nodes::ensure(&self.hands, &self.group_label).await;
-
+        let unknown = stores.unknown_groups();
+        if !unknown.is_empty() {
+            tracing::error!(?unknown, "nothing is decided while a group cannot be read: to the planner it is deleted");
+            return Ok(None);
+        }
         let samples = self.gates.samples(&stores);
         let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let done = execute::effects(&self.hands, &plan.effects).await;
-        let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
-        for result in [members, done, wanted] {
-            result?;
+        if done.as_ref().is_err_and(WriteError::is_unanswered) {
+            return done.map(|()| None);
         }
-        self.rest(&snapshot, &plan).await?;
-        Ok(plan.wake_at)
+        let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
+        let members = nodes::ensure(&self.hands, &self.group_label).await;
+        let rest = self.rest(&snapshot, &plan).await;
+        // One object's trouble is told, and holds up nothing that is not its own.
+        [done, wanted, members, rest].into_iter().fold(Ok(()), WriteError::worse).map(|()| plan.wake_at)
     }
 
     /// What no traffic depends on.
@@ -105,13 +116,14 @@ impl Reconciler {
         let Hands { stores, writer, .. } = self.hands.clone();
         let errors = self.groups.ensure(&writer, &stores).await;
         for (group, error) in &errors {
-            tracing::warn!(group, %error, "a group cannot be set up");
+            tracing::debug!(group, %error, "a group is not as it should be");
         }
-        status::groups(&self.hands, snapshot, &errors).await?;
+        let groups = status::groups(&self.hands, snapshot, &errors).await;
         let reports = self.reports.borrow_and_update().clone();
-        status::units(&self.hands, snapshot, plan, &reports).await?;
+        let units = status::units(&self.hands, snapshot, plan, &reports).await;
         self.count(snapshot);
-        prune::prune(&self.hands).await
+        let pruned = prune::prune(&self.hands).await;
+        [groups, units, pruned].into_iter().fold(Ok(()), WriteError::worse)
     }
 
     fn count(&self, snapshot: &Snapshot) {

@@ -58,7 +58,8 @@ fn group_status(
     };
     let behind = current(assigned.map_or(0, |a| a.generation));
     let mut conditions = before.to_vec();
-    let text = error.map(ToString::to_string);
+    let waits = error.filter(|error| matches!(error, GroupError::Waits(_))).map(ToString::to_string);
+    let text = error.filter(|error| !matches!(error, GroupError::Waits(_))).map(ToString::to_string);
     let ready = match (&text, live, behind) {
         (Some(text), _, _) => Truth::of(false, "NoDaemonSet", text),
         (None, 0, _) => Truth::of(false, "NoLiveNodes", "no node of the group is live"),
@@ -69,6 +70,8 @@ fn group_status(
     conditions::set(&mut conditions, "Ready", ready, generation);
     let stalled = text.as_ref().map(|text| Truth::of(true, "NoDaemonSet", text));
     conditions::set_or_drop(&mut conditions, "Stalled", stalled, generation);
+    let reconciling = waits.as_ref().map(|text| Truth::of(true, "DataplaneWaits", text));
+    conditions::set_or_drop(&mut conditions, "Reconciling", reconciling, generation);
     crd::DeploymentGroupStatus {
         nodes: format!("{live}/{}", group.nodes.len()),
         units: assigned.map_or(0, |a| count(a.entries.values().filter(|entry| entry.revision.is_some()))),
@@ -136,12 +139,14 @@ fn unit_status(
     }
     let stalled = conditions.iter().find(|c| c.type_ == "Stalled").map(|c| (c.reason.clone(), c.message.clone()));
     let rejected = rejected(id, plan);
+    let waiting = waiting(id, snapshot, plan);
     let rolling = snapshot.units.get(id).is_some_and(|u| u.memory.values().any(|m| m.in_flight.is_some()));
-    let ready = match (&stalled, &rejected, rolling) {
-        (Some((reason, message)), _, _) => Truth::of(false, reason, message),
-        (None, Some(text), _) => Truth::of(false, "Rejected", text),
-        (None, None, true) => Truth::of(false, "RollingOut", "a rollout is under way"),
-        (None, None, false) => Truth::of(true, "UpToDate", ""),
+    let ready = match (&stalled, &rejected, rolling, &waiting) {
+        (Some((reason, message)), _, _, _) => Truth::of(false, reason, message),
+        (None, Some(text), _, _) => Truth::of(false, "Rejected", text),
+        (None, None, true, _) => Truth::of(false, "RollingOut", "a rollout is under way"),
+        (None, None, false, Some(text)) => Truth::of(false, "Waiting", text),
+        (None, None, false, None) => Truth::of(true, "UpToDate", ""),
     };
     conditions::set(&mut conditions, "Ready", ready, None);
     let reconciling = rolling.then_some(Truth::of(true, "RollingOut", "a rollout is under way"));
@@ -153,6 +158,16 @@ fn unit_status(
         observed_generation: None,
         conditions,
     }
+}
+
+/// What rollouts of the unit that have not begun wait for.
+fn waiting(id: &UnitId, snapshot: &Snapshot, plan: &Plan) -> Option<String> {
+    let pending = plan.rollouts.iter().filter(|(rollout, _)| {
+        let rollout = snapshot.rollouts.get(*rollout);
+        rollout.is_some_and(|r| r.status.phase == Phase::Pending && r.spec.units.iter().any(|unit| unit.unit == *id))
+    });
+    let texts: Vec<String> = pending.map(|(rollout, report)| format!("{rollout}: {}", report.text)).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 /// What the branches want and will not get by themselves.

@@ -1,6 +1,8 @@
 //! What the operator watches: one reflector a kind, and one signal that something changed.
 
-use std::{fmt::Debug, hash::Hash, time::Duration};
+mod readable;
+
+use std::{fmt::Debug, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 use sluice_crds::{Assignment, DataplaneNode, DeploymentGroup, Repository, Revision, Rollout, Unit};
 use tokio::{sync::watch, task::JoinSet};
 
+use self::readable::{Readable, Unreadable, readable};
 use crate::{config::Config, labels};
 
 /// What is known of the cluster, as the watches tell.
@@ -52,6 +55,7 @@ pub struct Stores {
     /// The template of DaemonSets, in the own namespace.
     pub templates: Store<ConfigMap>,
     changed: watch::Receiver<u64>,
+    unreadable: Unreadable,
 }
 
 /// The watches behind [`Stores`]: they end when this is dropped.
@@ -59,20 +63,21 @@ pub struct Stores {
 pub struct Watches {
     tasks: JoinSet<()>,
     changed: watch::Sender<u64>,
+    unreadable: Unreadable,
 }
 
 impl Watches {
-    fn start<K>(&mut self, api: Api<K>, config: watcher::Config) -> Store<K>
+    fn start<K>(&mut self, api: Api<Readable<K>>, config: watcher::Config) -> Store<K>
     where
-        K: Resource + Lookup + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-        <K as Lookup>::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-        <K as Resource>::DynamicType: Default,
+        K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: Send + Sync + 'static,
     {
         let (reader, writer) = reflector::store::<K>();
         let changed = self.changed.clone();
         let slim = |event: watcher::Event<K>| event.modify(|object| object.managed_fields_mut().clear());
-        let events = watcher(api, config).map(move |event| event.map(slim));
-        let stream = reflector(writer, events).default_backoff();
+        let read = readable(reader.clone(), self.unreadable.clone());
+        let events = watcher(api, config).filter_map(move |event| std::future::ready(read(event)));
+        let stream = reflector(writer, events.map(move |event| event.map(slim))).default_backoff();
         self.tasks.spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
@@ -91,7 +96,8 @@ impl Stores {
     #[must_use]
     pub fn start(client: &Client, config: &Config) -> (Self, Watches) {
         let (sender, changed) = watch::channel(0);
-        let mut watches = Watches { tasks: JoinSet::new(), changed: sender };
+        let unreadable = Unreadable::default();
+        let mut watches = Watches { tasks: JoinSet::new(), changed: sender, unreadable: unreadable.clone() };
         let all = || watcher::Config::default().timeout(240);
         let ours = || all().labels(labels::OURS);
         let (namespace, c) = (config.namespace.as_str(), || client.clone());
@@ -111,6 +117,7 @@ impl Stores {
             services: watches.start(Api::namespaced(c(), namespace), ours()),
             templates: watches.start(Api::namespaced(c(), namespace), template),
             changed,
+            unreadable,
         };
         (stores, watches)
     }
@@ -133,6 +140,17 @@ impl Stores {
         self.daemon_sets.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.templates.wait_until_ready().await
+    }
+
+    /// Groups that exist and of which nothing is known, and why: to whoever does not see them, they are deleted.
+    #[must_use]
+    pub fn unknown_groups(&self) -> Vec<String> {
+        let unreadable = self.unreadable.all().into_iter().filter(|((kind, _), _)| kind == "DeploymentGroup");
+        let unknown = unreadable.filter_map(|((_, name), why)| {
+            let name = name.trim_start_matches('/');
+            self.groups.get(&reflector::ObjectRef::new(name)).is_none().then(|| format!("{name}: {why}"))
+        });
+        unknown.collect()
     }
 
     /// Tells of every change from now on.

@@ -135,12 +135,16 @@ fn one_bad_file_stalls_its_own_unit_alone() {
         .with("workers/README.md", "");
     let (units, problems) = parse(&files);
     let of: Vec<_> = units.iter().map(|u| (u.unit.kind, u.unit.name.as_str(), u.result.is_ok())).collect();
-    assert_eq!(of, [(UnitKind::Worker, "hello", true), (UnitKind::Config, "flags", false)]);
+    assert_eq!(
+        of,
+        [(UnitKind::Worker, "hello", true), (UnitKind::Routes, "old", false), (UnitKind::Config, "flags", false)]
+    );
+    let old = units[1].result.as_ref().unwrap_err().to_string();
+    assert_eq!(old, "routes/old.yml:1:1: files that end in .yml are not read: rename it to old.yaml");
     let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
         [
-            "routes/old.yml:1:1: files that end in .yml are not read: rename it to old.yaml",
             "config/Bad_Name.yaml:1:1: `Bad_Name` is no name of a unit: write 1 to 40 of a-z, 0-9 and -, with no - at either end",
         ]
     );

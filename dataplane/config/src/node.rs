@@ -32,12 +32,14 @@ pub struct NodeReport {
     pub exceptions: Vec<Exception>,
     /// How many exceptions there are, also those not listed.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub exceptions_total: u32,
     /// Why the newest assignment as a whole is not in force, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Versions of the wire format that this node reads.
     #[serde(default)]
+    #[schemars(inner(range(max = 4_294_967_295_u32)))]
     pub formats: Vec<u32>,
     /// Contracts that this node runs, e.g. `wasi:http/proxy@0.2`.
     #[serde(default)]

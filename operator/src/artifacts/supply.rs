@@ -1,5 +1,7 @@
 //! Gets an artifact onto this replica's disk: it may be there, a peer may have it, git has it.
 
+use std::collections::BTreeSet;
+
 use sluice_config::{Artifact, Digest};
 use sluice_crds::RepositorySpec;
 
@@ -90,6 +92,14 @@ impl Supply {
             .map_err(|error| SupplyError::Git { digest: artifact.digest.clone(), error })?;
         self.store.put(&artifact.digest, bytes).await?;
         Ok(Supplied::Git)
+    }
+
+    /// Removes clones of repositories that are gone.
+    ///
+    /// # Errors
+    /// When the folder of clones cannot be read, or a clone not be removed.
+    pub async fn forget_repositories(&self, known: &BTreeSet<RepositoryId>) -> Result<(), SourceError> {
+        self.source.retain(known).await
     }
 
     async fn ask_peers(&self, artifact: &Artifact) -> Option<Vec<u8>> {

@@ -71,7 +71,11 @@ pub async fn run(
             continue;
         }
         round(&http, clock.now(), &now_wanted, &mut history).await;
-        let counted = now_wanted.gates.iter().filter_map(|want| Some((want.gate.clone(), history.count(want)?)));
+        let counted = now_wanted.gates.iter().filter_map(|want| {
+            let nodes = now_wanted.nodes.get(&want.gate.group)?;
+            let nodes = nodes.keys().map(String::as_str).collect();
+            Some((want.gate.clone(), history.count(want, &nodes)?))
+        });
         counts.send_replace(counted.collect());
         let known: BTreeSet<GateRef> = now_wanted.gates.into_iter().map(|want| want.gate).collect();
         let news = wants.wait_for(|wants| wants.gates.iter().any(|want| !known.contains(&want.gate)));

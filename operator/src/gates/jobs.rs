@@ -42,20 +42,26 @@ pub struct Jobs {
     /// Jobs whose check was seen to run: a Job that fails afterwards has failed its check. Unknown after a
     /// restart, and then the check is run again rather than believed to have failed.
     ran: BTreeSet<String>,
+    /// Jobs that the API server refused to create, and its words.
+    refused: BTreeMap<String, String>,
 }
 
 impl Jobs {
     /// Those in a namespace.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), ran: BTreeSet::new() }
+        Self { namespace: namespace.to_owned(), ran: BTreeSet::new(), refused: BTreeMap::new() }
     }
 
     /// How each wanted Job stands; those that do not exist yet have no state.
     pub fn states(&mut self, stores: &Stores, wants: &[Want]) -> BTreeMap<GateRef, (String, JobState)> {
         let mut states = BTreeMap::new();
         for want in wants {
-            let Some(job) = self.find(stores, &want.name) else { continue };
+            let Some(job) = self.find(stores, &want.name) else {
+                let refused = self.refused.get(&want.name).cloned().map(JobState::Error);
+                states.extend(refused.map(|state| (want.gate.clone(), (want.name.clone(), state))));
+                continue;
+            };
             let pods = stores.pods.state_filter(|pod| {
                 pod.labels().get("batch.kubernetes.io/job-name").map(String::as_str) == Some(&want.name)
             });
@@ -66,7 +72,9 @@ impl Jobs {
             let state = state(&job, &pods, self.ran.contains(&want.name), want);
             states.insert(want.gate.clone(), (want.name.clone(), state));
         }
-        self.ran.retain(|name| wants.iter().any(|want| want.name == *name));
+        let wanted = |name: &String| wants.iter().any(|want| want.name == *name);
+        self.ran.retain(wanted);
+        self.refused.retain(|name, _| wanted(name));
         states
     }
 
@@ -74,28 +82,32 @@ impl Jobs {
         stores.jobs.get(&ObjectRef::new(name).within(&self.namespace))
     }
 
-    /// Creates what is wanted and missing; ends what runs and is wanted no more.
+    /// Creates what is wanted and missing; ends what runs and is wanted no more. What the API server refuses is
+    /// told by the gate that wants it, and stops no other.
     ///
     /// # Errors
-    /// The first write that fails.
-    pub async fn ensure(&self, writer: &Writer, stores: &Stores, wants: &[Want]) -> Result<(), WriteError> {
+    /// The worst.
+    pub async fn ensure(&mut self, writer: &Writer, stores: &Stores, wants: &[Want]) -> Result<(), WriteError> {
         let api: Api<Job> = Api::namespaced(writer.client().clone(), &self.namespace);
+        let mut done = Ok(());
         for want in wants {
-            if self.find(stores, &want.name).is_none() {
-                match writer.create(&api, Some(&stores.jobs), &self.job(want)).await {
-                    Ok(_) | Err(WriteError::Conflict { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            if self.find(stores, &want.name).is_some() || self.refused.contains_key(&want.name) {
+                continue;
+            }
+            match writer.create(&api, Some(&stores.jobs), &self.job(want)).await {
+                Ok(_) | Err(WriteError::Conflict { .. }) => {}
+                Err(error) if error.is_unanswered() => return Err(error),
+                Err(error) => drop(self.refused.insert(want.name.clone(), error.to_string())),
             }
         }
         for job in stores.jobs.state() {
             let is_gate = job.labels().get(labels::COMPONENT).map(String::as_str) == Some(labels::GATE);
             let wanted = wants.iter().any(|want| want.name == job.name_any());
             if is_gate && !wanted && outcome(&job).is_none() && job.metadata.deletion_timestamp.is_none() {
-                writer.delete(&api, &stores.jobs, &*job).await?;
+                done = WriteError::worse(done, writer.delete(&api, &stores.jobs, &*job).await);
             }
         }
-        Ok(())
+        done
     }
 
     fn job(&self, want: &Want) -> Job {
@@ -181,7 +193,6 @@ fn state(job: &Job, pods: &[&Pod], ran: bool, want: &Want) -> JobState {
         }
         Some(Err(reason)) => match pods.iter().find_map(|pod| exit(pod)) {
             Some(why) => JobState::Failed(why),
-            None if ran && reason == "BackoffLimitExceeded" => JobState::Failed("it failed".to_owned()),
             None => JobState::Error(pods.iter().find_map(|pod| trouble(pod)).unwrap_or(reason)),
         },
     }
@@ -205,14 +216,15 @@ fn exit(pod: &Pod) -> Option<String> {
     }
     let terminated = status.container_statuses.as_ref()?.iter().find_map(|c| c.state.as_ref()?.terminated.as_ref())?;
     // 128 and more are signals, of the kernel's or the kubelet's; what cannot be started ends as 125 to 127 or
-    // with a reason of its own, and that says nothing about the revision.
-    let started = !matches!(terminated.reason.as_deref(), Some("ContainerCannotRun" | "StartError"));
+    // with a reason of its own. Neither says anything about the revision.
+    let by_itself = (1..125).contains(&terminated.exit_code);
+    let started = !matches!(terminated.reason.as_deref(), Some("ContainerCannotRun" | "StartError" | "OOMKilled"));
     let message = terminated.message.as_deref().unwrap_or_default().trim();
     let tail: String =
         message.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(" | ");
     let tail: String = tail.chars().take(300).collect();
     let text = format!("exit code {}{}{tail}", terminated.exit_code, if tail.is_empty() { "" } else { ": " });
-    (terminated.exit_code != 0 && started).then_some(text)
+    (by_itself && started && pod.metadata.deletion_timestamp.is_none()).then_some(text)
 }
 
 /// Why a pod did not get to run the check.
@@ -220,6 +232,32 @@ fn trouble(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref());
     let waiting = waiting.and_then(|w| w.message.clone().or_else(|| w.reason.clone()));
-    let text = waiting.or_else(|| status.message.clone()).or_else(|| status.reason.clone())?;
+    let ended = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.terminated.as_ref());
+    let ended = ended
+        .map(|ended| format!("killed: exit code {} {}", ended.exit_code, ended.reason.as_deref().unwrap_or_default()));
+    let text = waiting.or(ended).or_else(|| status.message.clone()).or_else(|| status.reason.clone())?;
     Some(text.chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(exit_code: i32, reason: &str) -> Pod {
+        let terminated = json!({"exitCode": exit_code, "reason": reason, "message": "checkout answers 500"});
+        let status = json!({"containerStatuses": [{"name": "check", "image": "x", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"terminated": terminated}}]});
+        serde_json::from_value(json!({"metadata": {"name": "check"}, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn only_a_check_that_ended_by_itself_says_something_of_the_revision() {
+        assert_eq!(exit(&pod(1, "Error")).as_deref(), Some("exit code 1: checkout answers 500"));
+        for (code, reason) in
+            [(137, "OOMKilled"), (137, "Error"), (143, "Error"), (127, "StartError"), (0, "Completed")]
+        {
+            assert_eq!(exit(&pod(code, reason)), None, "{code} {reason}");
+        }
+        assert_eq!(trouble(&pod(137, "OOMKilled")).as_deref(), Some("killed: exit code 137 OOMKilled"));
+    }
 }

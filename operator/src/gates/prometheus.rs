@@ -6,11 +6,15 @@ mod compare;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use sluice_rollout::{GateRef, Queried, QueryOutcome, Time};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{AbortHandle, JoinSet},
+};
 
 use crate::{clock::Clock, config::Config};
 
@@ -20,6 +24,8 @@ pub use self::compare::{Comparison, ComparisonError};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A query that is due for longer than this is evaluated for now.
 const LATE: Duration = Duration::from_secs(10);
+/// Queries at once; Prometheus has other users.
+const AT_ONCE: usize = 8;
 /// Answers kept for a gate: until its status shows them, which takes 15 s at most.
 const KEPT: usize = 32;
 
@@ -112,13 +118,16 @@ impl Prometheus {
     }
 }
 
-/// Asks as long as anybody listens.
+/// Asks as long as anybody listens: each query at the instant at which it is due, whatever the others wait for.
 pub async fn run(
     prometheus: Option<Prometheus>,
     clock: Clock,
     mut wants: watch::Receiver<Vec<Want>>,
     answers: watch::Sender<Answers>,
 ) {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut asked: Vec<(Want, AbortHandle)> = Vec::new();
+    let mut asks = JoinSet::new();
     loop {
         let wanted = wants.borrow_and_update().clone();
         answers.send_if_modified(|all| {
@@ -126,35 +135,50 @@ pub async fn run(
             all.retain(|gate, _| wanted.iter().any(|want| want.gate == *gate));
             all.len() != before
         });
-        let next = wanted.iter().filter(|want| !answered(&answers.borrow(), want)).min_by_key(|want| want.due);
-        let Some(want) = next else {
-            if wants.changed().await.is_err() {
-                return;
+        asked.retain(|(want, ask)| {
+            let stays = wanted.contains(want);
+            if !stays {
+                ask.abort();
             }
-            continue;
-        };
-        let second = second_for(want.due, clock.now());
-        let at = Time(second.saturating_mul(1000));
-        let ask = async {
-            tokio::time::sleep(clock.until(at)).await;
-            match &prometheus {
-                Some(prometheus) => prometheus.ask(want, second).await,
-                None => QueryOutcome::Error("the operator knows no Prometheus: set prometheus.url".to_owned()),
+            stays
+        });
+        for want in wanted {
+            let known = asked.iter().any(|(known, _)| *known == want) || answered(&answers.borrow(), &want);
+            if !known {
+                let ask = ask_when_due(prometheus.clone(), clock.clone(), turns.clone(), want.clone());
+                asked.push((want, asks.spawn(ask)));
             }
-        };
+        }
         tokio::select! {
-            outcome = ask => {
-                let reach_ms = i64::try_from(want.reach.as_millis()).unwrap_or(i64::MAX);
-                let queried = Queried { from: Time(at.0.saturating_sub(reach_ms)), at, outcome };
+            changed = wants.changed() => if changed.is_err() { return },
+            // One that was called off is an error, and no answer.
+            Some(asked) = asks.join_next() => if let Ok((gate, queried)) = asked {
                 answers.send_modify(|all| {
-                    let kept = all.entry(want.gate.clone()).or_default();
+                    let kept = all.entry(gate).or_default();
                     kept.push_back(queried);
                     if kept.len() > KEPT { kept.pop_front(); }
                 });
-            }
-            changed = wants.wait_for(|now| !now.contains(want)) => if changed.is_err() { return },
+            },
         }
     }
+}
+
+async fn ask_when_due(
+    prometheus: Option<Prometheus>,
+    clock: Clock,
+    turns: Arc<Semaphore>,
+    want: Want,
+) -> (GateRef, Queried) {
+    let second = second_for(want.due, clock.now());
+    let at = Time(second.saturating_mul(1000));
+    tokio::time::sleep(clock.until(at)).await;
+    let _turn = turns.acquire().await;
+    let outcome = match prometheus {
+        Some(prometheus) => prometheus.ask(&want, second).await,
+        None => QueryOutcome::Error("the operator knows no Prometheus: set prometheus.url".to_owned()),
+    };
+    let reach_ms = i64::try_from(want.reach.as_millis()).unwrap_or(i64::MAX);
+    (want.gate, Queried { from: Time(at.0.saturating_sub(reach_ms)), at, outcome })
 }
 
 fn answered(answers: &Answers, want: &Want) -> bool {

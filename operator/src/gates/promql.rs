@@ -62,6 +62,9 @@ pub fn names_unit(query: &str) -> bool {
     names("$unit") || names("$revision")
 }
 
+/// What a selector without a range shows may be so old: the longest usual time between two scrapes.
+const SCRAPE: Duration = Duration::from_secs(60);
+
 /// How far back the query looks: ranges nest, so that they add up with subqueries and offsets; rather
 /// too far than not far enough, since a sample must lie after the gate's start as a whole.
 #[must_use]
@@ -74,16 +77,36 @@ pub fn reach(query: &str) -> Duration {
             None => longest = longest.max(span(inside.trim())),
         }
     }
-    for (at, word) in query.match_indices("offset") {
+    for (at, word) in query.to_ascii_lowercase().match_indices("offset") {
         let tail = query[at + word.len()..].trim_start();
         let end = tail.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(tail.len());
         added += span(&tail[..end]);
     }
-    longest + added
+    if longest.is_zero() { SCRAPE + added } else { longest + added }
 }
 
-/// PromQL's spans: `1h30m`, `90s`, `500ms`.
+/// Whether a query asks for a fixed time with `@`, outside of its string literals.
+#[must_use]
+pub fn has_at(query: &str) -> bool {
+    let mut quote = None;
+    let mut characters = query.chars();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some('"' | '\''), '\\') => drop(characters.next()),
+            (Some(open), c) if open == c => quote = None,
+            (None, '"' | '\'' | '`') => quote = Some(c),
+            (None, '@') => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// PromQL's spans: `1h30m`, `90s`, `500ms`; a number alone counts seconds.
 fn span(text: &str) -> Duration {
+    if let Ok(seconds) = text.parse() {
+        return Duration::from_secs(seconds);
+    }
     let (mut total_ms, mut rest) = (0_u64, text);
     while let Some(digits) = rest.find(|c: char| !c.is_ascii_digit()) {
         let number: u64 = rest[..digits].parse().unwrap_or(0);
@@ -138,8 +161,16 @@ mod tests {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         assert_eq!(reach("rate(a[2m]) / rate(b[5m])"), minutes(5));
         assert_eq!(reach("max_over_time(rate(a[5m])[1h30m:1m])"), minutes(95));
-        assert_eq!(reach("a offset 10m"), minutes(10));
-        assert_eq!(reach("a"), Duration::ZERO);
-        assert_eq!(reach("a[abc"), Duration::ZERO);
+        assert_eq!(reach("rate(a[300])"), minutes(5));
+        assert_eq!(reach("rate(a[2m] OFFSET 10m)"), minutes(12));
+        assert_eq!(reach("a offset 10m"), minutes(11));
+        assert_eq!(reach("a"), minutes(1));
+        assert_eq!(reach("a[abc"), minutes(1));
+    }
+
+    #[test]
+    fn a_fixed_time_is_found_outside_of_literals_alone() {
+        assert!(has_at("a @ 1609746000") && has_at("rate(a[5m] @ end())"));
+        assert!(!has_at(r#"a{mail="x@y", z='\'@'}"#) && !has_at("a"));
     }
 }

@@ -95,7 +95,9 @@ fn read_report(report: &wire::NodeReport) -> NodeReport {
     }
 }
 
-fn node_ready(node: &KubeNode) -> bool {
+/// Whether the kubelet of a node answers.
+#[must_use]
+pub fn node_ready(node: &KubeNode) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }

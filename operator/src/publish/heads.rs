@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
 use sluice_config::{Environment, UnitRef};
-use sluice_crds::{Head, Memory, Unit, UnitEnvironments, UnitSpec};
+use sluice_crds::{Head, Memory, Repository, Unit, UnitEnvironments, UnitSpec};
 
 use super::{Input, Problems, Wanted, is_of};
 use crate::{
@@ -48,7 +48,7 @@ async fn write_one(
     let mut cached = hands.stores.units.get(&ObjectRef::new(&name).within(&unit.namespace)).map(|u| Unit::clone(&u));
     for _ in 0..TRIES {
         let written = match cached {
-            Some(stored) if stored.spec.repository != input.id.name => {
+            Some(stored) if stored.spec.repository != input.id.name && !is_free(hands, &stored) => {
                 let text = format!(
                     "the name {unit} belongs to repository {}: rename the unit, or remove it there first",
                     stored.spec.repository
@@ -57,6 +57,7 @@ async fn write_one(
             }
             Some(stored) => {
                 let mut next = stored.clone();
+                next.spec.repository.clone_from(&input.id.name);
                 update(&mut next.spec.environments, input, wanted, broken);
                 if next.spec == stored.spec {
                     return Ok(());
@@ -91,6 +92,20 @@ async fn write_one(
         cached = api.get_opt(&name).await.map_err(ask)?;
     }
     Err(("NotStored".to_owned(), format!("Unit {name} changes too fast: it is tried again at the next poll")))
+}
+
+/// Whether nobody uses a unit's name any more: its Repository is gone, or took it out and nothing of it runs.
+fn is_free(hands: &Hands, unit: &Unit) -> bool {
+    let repository = ObjectRef::<Repository>::new(&unit.spec.repository);
+    let repository = repository.within(&unit.namespace().unwrap_or_default());
+    let environments = &unit.spec.environments;
+    let is_gone = |memory: &Memory| {
+        memory.head.as_ref().is_none_or(|head| head.digest.is_none())
+            && memory.stable.as_ref().is_none_or(|stable| stable.digest.is_none())
+            && memory.in_flight.is_none()
+    };
+    hands.stores.repositories.get(&repository).is_none()
+        || (is_gone(&environments.staging) && is_gone(&environments.production))
 }
 
 /// Sets what could be read. A branch that could not be, and a broken file, leave what was.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sluice_crds::{Gate, Prometheus};
+use sluice_crds::{Gate, Job, Prometheus};
 
 use super::fault::{Fault, clip};
+use crate::gates::promql;
 
 /// Gates of one unit.
 const GATES_MAX: usize = 32;
@@ -40,15 +41,36 @@ fn check_one(gate: &Gate) -> Result<(), Fault> {
     if let Some(query) = &gate.prometheus {
         check_query(query).map_err(|fault| fault.under("prometheus"))?;
     }
-    if gate.job.as_ref().is_some_and(|job| job.image.is_empty()) {
-        return Err(Fault::new("is empty", "name an image").under("image").under("job"));
+    match &gate.job {
+        Some(job) => check_job(job).map_err(|fault| fault.under("job")),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// What the API server would refuse when the gate starts is refused while somebody looks.
+fn check_job(job: &Job) -> Result<(), Fault> {
+    if job.image.is_empty() || job.image.len() > 500 {
+        return Err(Fault::new(format!("{} bytes", job.image.len()), "name an image, 1 to 500 bytes").under("image"));
+    }
+    if job.command.len() > 64 {
+        return Err(Fault::new(format!("{} words", job.command.len()), "write at most 64").under("command"));
+    }
+    match job.image_pull_policy.as_deref() {
+        None | Some("Always" | "IfNotPresent" | "Never") => Ok(()),
+        Some(other) => {
+            let fault = Fault::new(format!("`{}` is no policy", clip(other)), "write Always, IfNotPresent or Never");
+            Err(fault.under("imagePullPolicy"))
+        }
+    }
 }
 
 fn check_query(query: &Prometheus) -> Result<(), Fault> {
     if query.query.is_empty() || query.query.len() > 4096 {
         let fault = Fault::new(format!("{} bytes", query.query.len()), "write 1 to 4096 bytes of PromQL");
+        return Err(fault.under("query"));
+    }
+    if promql::has_at(&query.query) {
+        let fault = Fault::new("`@` asks for a fixed time, before the gate's start", "use a range and offset instead");
         return Err(fault.under("query"));
     }
     if !is_condition(&query.fail_when) {

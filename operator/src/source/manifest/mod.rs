@@ -160,11 +160,20 @@ pub fn parse_tree(
         )));
     }
     let mut units = Vec::with_capacity(found.manifests.len());
+    for ((kind, name), problem) in found.unread {
+        if found.manifests.contains_key(&(kind, name.clone())) {
+            found.problems.push(problem);
+        } else {
+            let unit = UnitRef::new(kind, of.namespace.clone(), name);
+            units.push(ParsedUnit { unit, path: problem.file.clone(), result: Err(problem) });
+        }
+    }
     for ((kind, name), path) in found.manifests {
         let unit = UnitRef::new(kind, of.namespace.clone(), name);
         let result = unit::parse(files, of, &unit, &path, known)?;
         units.push(ParsedUnit { unit, path, result });
     }
+    units.sort_by(|a, b| a.unit.cmp(&b.unit));
     Ok((units, found.problems))
 }
 
@@ -172,6 +181,8 @@ pub fn parse_tree(
 struct Found {
     manifests: BTreeMap<(UnitKind, String), String>,
     problems: Vec<Problem>,
+    /// Units whose file is there under a name that is not read.
+    unread: BTreeMap<(UnitKind, String), Problem>,
 }
 
 impl Found {
@@ -203,7 +214,12 @@ fn find_flat(files: &dyn Files, folder: &str, kind: UnitKind, found: &mut Found)
             found.add(kind, name, path);
         } else if let Some(name) = entry.name.strip_suffix(".yml") {
             let remedy = format!("rename it to {}.yaml", fault::clip(name));
-            found.problems.push(Problem::of_file(&path, "files that end in .yml are not read", remedy));
+            let problem = Problem::of_file(&path, "files that end in .yml are not read", remedy);
+            // A unit whose file was renamed is broken, not gone.
+            match is_unit_name(name) {
+                true => drop(found.unread.insert((kind, name.to_owned()), problem)),
+                false => found.problems.push(problem),
+            }
         }
     }
     Ok(())
