@@ -138,6 +138,9 @@ pub struct RolloutStatus {
     /// When it stopped going forward: succeeded, began to go back, was superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<MicroTime>,
+    /// Since when something else than its groups keeps it from going on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<MicroTime>,
     /// Token of the last `retry` that was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried: Option<String>,
@@ -237,9 +240,15 @@ pub struct GroupStatus {
     pub order: i32,
     /// Where the attempt is in this group.
     pub phase: GroupPhase,
-    /// When the group was told to run it.
+    /// When the group was told to run it, or when it began to be judged anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered_at: Option<MicroTime>,
+    /// Nodes that joined later are newcomers; judging the group anew leaves this as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<MicroTime>,
+    /// Since when some live node does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_since: Option<MicroTime>,
     /// Generation at which each unit's entry changed; verdicts hold for these alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub since: Vec<UnitSince>,

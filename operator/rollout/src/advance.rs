@@ -129,6 +129,7 @@ impl<'a> Step<'a> {
         self.status.phase = Phase::Progressing;
         self.status.cause = None;
         self.status.message = String::new();
+        self.status.held_since = None;
         let note = format!("its group is judged anew ({}: {})", said.by, said.reason);
         self.say(Severity::Normal, Reason::Resumed, note);
     }
@@ -147,6 +148,7 @@ impl<'a> Step<'a> {
         let may_enter = self.rollout.verbs.pause.is_none() && !self.awaits_decision();
         let mut worst: Option<Trouble> = None;
         let mut waiting: Vec<(String, Vec<Waiting>)> = Vec::new();
+        let mut held = false;
         for index in 0..self.status.groups.len() {
             let progress = self.status.groups[index].clone();
             // One that runs alone enters a group only when all can see that it is about to.
@@ -158,6 +160,8 @@ impl<'a> Step<'a> {
                 id: self.id,
                 rollout: self.rollout,
                 is_next,
+                held_since: self.status.held_since.unwrap_or(self.view.now),
+                held: false,
                 progress,
                 events: Vec::new(),
                 waiting: Vec::new(),
@@ -169,6 +173,7 @@ impl<'a> Step<'a> {
             if !step.waiting.is_empty() {
                 waiting.push((step.progress.name.clone(), step.waiting));
             }
+            held |= step.held;
             self.status.groups[index] = step.progress;
             self.events.extend(step.events);
             self.observe.extend(step.observe);
@@ -180,6 +185,7 @@ impl<'a> Step<'a> {
                 worst = Some(trouble);
             }
         }
+        self.status.held_since = held.then(|| self.status.held_since.unwrap_or(self.view.now));
         let several = waiting.len() > 1;
         for (group, whats) in waiting {
             self.waiting.extend(whats.into_iter().map(|what| match several {

@@ -6,7 +6,7 @@ use crate::{
     About, Cause, Event, Group, GroupPhase, GroupProgress, OnGateFailure, Reason, Rollout, RolloutId, Severity, Target,
     Time, UnitId, Waiting, Wanted, newcomers,
     nodes::{self, Nodes},
-    together, verdict,
+    start, together, verdict,
     view::View,
 };
 
@@ -25,6 +25,10 @@ pub(crate) struct GroupStep<'a> {
     pub(crate) rollout: &'a Rollout,
     /// Whether it may be entered: every earlier group passed, nobody paused the attempt.
     pub(crate) is_next: bool,
+    /// Since when it could have been entered, but for what holds it.
+    pub(crate) held_since: Time,
+    /// Whether that goes on.
+    pub(crate) held: bool,
     pub(crate) progress: GroupProgress,
     pub(crate) events: Vec<Event>,
     pub(crate) waiting: Vec<Waiting>,
@@ -92,9 +96,12 @@ impl GroupStep<'_> {
     }
 
     fn enter(&mut self, group: &Group) {
-        if let Some(rollout) = together::kept_apart_by(self.view, self.id, self.rollout, &self.progress.name) {
-            self.waiting.push(Waiting::Alone { rollout });
-            return;
+        let alone = together::kept_apart_by(self.view, self.id, self.rollout, &self.progress.name);
+        let alone = alone.map(|rollout| Waiting::Alone { rollout });
+        if let Some(waiting) = self.content().or(alone) {
+            self.waiting.push(waiting);
+            self.held = true;
+            return self.hold(self.held_since.after(group.hold_limit), group);
         }
         self.progress.entered_at = Some(self.view.now);
         self.progress.phase = GroupPhase::Deploying;
@@ -102,6 +109,11 @@ impl GroupStep<'_> {
             let note = format!("group {} is told to run it", self.progress.name);
             self.say(Severity::Normal, Reason::GroupStarted, note);
         }
+    }
+
+    /// A revision whose content nobody can read: its own gates would be passed over.
+    pub(crate) fn content(&self) -> Option<Waiting> {
+        self.rollout.spec.units.iter().find_map(|change| start::content(self.view, change))
     }
 
     fn skip_if_empty(&mut self, group: &Group) -> bool {

@@ -36,10 +36,17 @@ impl GroupStep<'_> {
             }
             self.progress.gates.insert(gate.key.clone(), progress);
         }
+        let unreadable = self.content();
+        if unreadable.is_some() {
+            // Its own gates go on from where they are, once their text is back.
+            for (key, progress) in before {
+                self.progress.gates.entry(key).or_insert(progress);
+            }
+        }
         if let Some((gate, message)) = failed {
             return self.fail(gate, message, group, started_at);
         }
-        let passed = self.progress.gates.values().all(|gate| gate.verdict == Verdict::Pass);
+        let passed = unreadable.is_none() && self.progress.gates.values().all(|gate| gate.verdict == Verdict::Pass);
         if nodes.live == 0 {
             // Whatever else it waits for, nobody is there to show it.
             self.waiting = vec![Waiting::NoLiveNodes { group: self.progress.name.clone() }];
@@ -50,6 +57,7 @@ impl GroupStep<'_> {
             let note = format!("group {} passed", self.progress.name);
             return self.say(Severity::Normal, Reason::GroupPassed, note);
         }
+        self.waiting.extend(unreadable);
         self.hold(started_at.after(longest).after(group.hold_limit), group);
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn pace(stored: &RolloutStatus, new: &RolloutStatus, now: Time) -> Pa
 fn essence(status: &RolloutStatus) -> RolloutStatus {
     let mut status = status.clone();
     status.waiting_for.clear();
+    status.held_since = None;
     status.written_at = None;
     for gate in status.groups.iter_mut().flat_map(|group| group.gates.values_mut()) {
         *gate = GateProgress {

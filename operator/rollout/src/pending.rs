@@ -93,6 +93,8 @@ impl Step<'_> {
                 order: group.order,
                 phase: GroupPhase::Waiting,
                 entered_at: None,
+                told_at: None,
+                behind_since: None,
                 since: BTreeMap::new(),
                 gates_started_at: None,
                 gates: BTreeMap::new(),

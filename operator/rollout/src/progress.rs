@@ -90,6 +90,8 @@ pub struct RolloutStatus {
     pub started_at: Option<Time>,
     /// When it stopped going forward: succeeded, began to go back, was superseded.
     pub ended_at: Option<Time>,
+    /// Since when something else than its groups keeps it from going on; none while nothing does.
+    pub held_since: Option<Time>,
     /// Token of the last `retry` that was followed.
     pub retried: Option<String>,
     /// When this status was written; paces the writes that only tell progress.
@@ -174,8 +176,13 @@ pub struct GroupProgress {
     pub order: i32,
     /// Where it stands.
     pub phase: GroupPhase,
-    /// When the group was told to run it.
+    /// When the group was told to run it, or when it began to be judged anew.
     pub entered_at: Option<Time>,
+    /// Nodes that joined later are newcomers: when the group was first told to run it, or, where it had no
+    /// nodes then, when its gates first started. Judging it anew leaves this as it is.
+    pub told_at: Option<Time>,
+    /// Since when some live node does not have it; none while all have it, or none is live.
+    pub behind_since: Option<Time>,
     /// Since which generation its nodes are judged, per unit: all verdicts are bound to it.
     pub since: BTreeMap<UnitId, u64>,
     /// When every live node had it: the start of its gates.

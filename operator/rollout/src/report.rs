@@ -57,6 +57,8 @@ mod tests {
                 order: 0,
                 phase: *phase,
                 entered_at: None,
+                told_at: None,
+                behind_since: None,
                 since: BTreeMap::new(),
                 gates_started_at: None,
                 gates: BTreeMap::new(),

@@ -68,7 +68,7 @@ fn head(view: &View<'_>, change: &UnitChange, environment: Environment) -> Optio
 }
 
 /// Without the content nobody knows the gates.
-fn content(view: &View<'_>, change: &UnitChange) -> Option<Waiting> {
+pub(crate) fn content(view: &View<'_>, change: &UnitChange) -> Option<Waiting> {
     let digest = change.target.digest()?;
     let missing = !view.snapshot.revisions.contains_key(digest);
     missing.then(|| Waiting::RevisionContent { target: change.target.clone() })
@@ -197,7 +197,9 @@ fn alone(view: &View<'_>, id: &RolloutId, rollout: &Rollout) -> Option<Waiting> 
     let others = view.snapshot.rollouts.iter();
     let mut others = others.filter(|(other, r)| *other != id && r.spec.alone && r.spec.environment == environment);
     let goes_first = others.find(|(other, r)| match r.status.phase {
-        Phase::Progressing | Phase::Paused | Phase::Reverting => true,
+        Phase::Progressing | Phase::Reverting => true,
+        // A person may take days; should both go on at once, the groups keep them apart.
+        Phase::Paused => false,
         Phase::Pending => {
             // One that cannot start yet must not keep the others waiting.
             view.has_its_units(other, r)

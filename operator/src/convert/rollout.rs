@@ -99,6 +99,7 @@ fn read_status(namespace: &str, stored: &crd::RolloutStatus) -> RolloutStatus {
         waiting_for: stored.waiting_for.clone(),
         started_at: stored.started_at.as_ref().map(times::from_micro),
         ended_at: stored.ended_at.as_ref().map(times::from_micro),
+        held_since: stored.held_since.as_ref().map(times::from_micro),
         retried: stored.retried.clone(),
         written_at: stored.written_at.as_ref().map(times::from_micro),
     }
@@ -117,6 +118,7 @@ pub fn write_status(status: &RolloutStatus) -> crd::RolloutStatus {
         waiting_for,
         started_at,
         ended_at,
+        held_since,
         retried,
         written_at,
     } = status;
@@ -135,6 +137,7 @@ pub fn write_status(status: &RolloutStatus) -> crd::RolloutStatus {
         groups: groups.iter().map(write_group).collect(),
         started_at: started_at.map(times::to_micro),
         ended_at: ended_at.map(times::to_micro),
+        held_since: held_since.map(times::to_micro),
         retried: retried.clone(),
         written_at: written_at.map(times::to_micro),
         observed_generation: None,
@@ -148,6 +151,8 @@ fn read_group(namespace: &str, stored: &crd::GroupStatus) -> GroupProgress {
         order: stored.order,
         phase: read_group_phase(stored.phase),
         entered_at: stored.entered_at.as_ref().map(times::from_micro),
+        told_at: stored.told_at.as_ref().map(times::from_micro),
+        behind_since: stored.behind_since.as_ref().map(times::from_micro),
         since: stored.since.iter().map(|s| (ids::unit(s.kind, namespace, &s.name), s.since)).collect(),
         gates_started_at: stored.gates_started_at.as_ref().map(times::from_micro),
         gates: stored.gates.iter().map(|g| (g.name.clone(), gates::read_progress(g))).collect(),
@@ -155,7 +160,7 @@ fn read_group(namespace: &str, stored: &crd::GroupStatus) -> GroupProgress {
 }
 
 fn write_group(group: &GroupProgress) -> crd::GroupStatus {
-    let GroupProgress { name, order, phase, entered_at, since, gates_started_at, gates } = group;
+    let GroupProgress { name, order, phase, entered_at, told_at, behind_since, since, gates_started_at, gates } = group;
     let unit_since = |(unit, since): (&UnitId, &u64)| crd::UnitSince {
         kind: ids::wire_kind(unit.kind),
         name: unit.name.clone(),
@@ -166,6 +171,8 @@ fn write_group(group: &GroupProgress) -> crd::GroupStatus {
         order: *order,
         phase: write_group_phase(*phase),
         entered_at: entered_at.map(times::to_micro),
+        told_at: told_at.map(times::to_micro),
+        behind_since: behind_since.map(times::to_micro),
         since: since.iter().map(unit_since).collect(),
         gates_started_at: gates_started_at.map(times::to_micro),
         gates: gates.iter().map(|(name, progress)| gates::write_progress(name, progress)).collect(),

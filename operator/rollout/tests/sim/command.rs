@@ -38,6 +38,9 @@ impl Cluster {
             ["delete", "group", name] => drop(self.store.groups.remove(*name)),
             ["delete", "rollout", name] => drop(self.store.rollouts.remove(&parse::rollout(name))),
             ["delete", "assignment", name] => self.store.groups.get_mut(*name).unwrap().assignment = None,
+            ["lose", "revision", name] => {
+                let _known = self.store.revisions.remove(parse::target(name).1.digest().unwrap());
+            }
             ["lose", "memory", name] => self.lose_memory(&parse::unit(name)),
             ["revision", unit, rest @ ..] => self.revision(unit, rest),
             ["push", environment, units @ ..] => self.push(environment, units),

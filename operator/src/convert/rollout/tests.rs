@@ -37,6 +37,8 @@ fn status(phase: Phase, group_phase: GroupPhase, cause: Option<Cause>, verdict: 
             order: 10,
             phase: group_phase,
             entered_at: Some(NOW),
+            told_at: Some(Time(7)),
+            behind_since: Some(Time(8)),
             since: [(unit(), 14)].into(),
             gates_started_at: Some(NOW),
             gates: [("errors".to_owned(), gate)].into(),
@@ -45,6 +47,7 @@ fn status(phase: Phase, group_phase: GroupPhase, cause: Option<Cause>, verdict: 
         waiting_for: "soak".into(),
         started_at: Some(NOW),
         ended_at: None,
+        held_since: Some(Time(9)),
         retried: Some("1".into()),
         written_at: Some(NOW),
     }
