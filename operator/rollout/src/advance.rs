@@ -1,12 +1,17 @@
 //! What becomes of a rollout: from what its status says to what it should say.
 
+use std::time::Duration;
+
 use crate::{
     About, Cause, Event, GroupPhase, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus, Severity, Time,
     Waiting, Wanted,
-    group::{self, GroupStep, Trouble},
+    group::{self, GroupStep, Look, Trouble},
     report, revert,
     view::View,
 };
+
+/// Where no group says how long an attempt may hold.
+const HOLD_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// A rollout on its way to what it should be.
 pub(crate) struct Step<'a> {
@@ -85,7 +90,31 @@ impl<'a> Step<'a> {
         if let Some(trouble) = self.walk() {
             return self.stop(trouble);
         }
+        self.is_applied();
         self.settle();
+    }
+
+    /// Goes on by itself once all nodes have what it was paused for. What had passed by then is looked at
+    /// anew: nobody has watched meanwhile.
+    fn is_applied(&mut self) {
+        let mut groups = self.status.groups.iter();
+        if self.status.cause != Some(Cause::NotApplied) || groups.any(|group| group.phase == GroupPhase::Deploying) {
+            return;
+        }
+        for progress in &mut self.status.groups {
+            if progress.phase == GroupPhase::Verifying && progress.gates_started_at != Some(self.view.now) {
+                group::restart(progress, self.view.now);
+            }
+        }
+        self.goes_on("every live node has it: it goes on".to_owned());
+    }
+
+    fn goes_on(&mut self, note: String) {
+        self.status.phase = Phase::Progressing;
+        self.status.cause = None;
+        self.status.message = String::new();
+        self.status.held_since = None;
+        self.say(Severity::Normal, Reason::Resumed, note);
     }
 
     fn superseded(&mut self) {
@@ -126,12 +155,7 @@ impl<'a> Step<'a> {
                 GroupPhase::Waiting | GroupPhase::Passed | GroupPhase::Skipped => {}
             }
         }
-        self.status.phase = Phase::Progressing;
-        self.status.cause = None;
-        self.status.message = String::new();
-        self.status.held_since = None;
-        let note = format!("its group is judged anew ({}: {})", said.by, said.reason);
-        self.say(Severity::Normal, Reason::Resumed, note);
+        self.goes_on(format!("its group is judged anew ({}: {})", said.by, said.reason));
     }
 
     /// Whether it is paused for something that a person has to decide.
@@ -141,6 +165,17 @@ impl<'a> Step<'a> {
             Some(Cause::Person | Cause::HeadReturned | Cause::Shared { .. } | Cause::Superseded { .. }) | None => false,
         };
         by_itself && self.status.phase == Phase::Paused
+    }
+
+    /// What of its groups is looked at: who waits for a person need not measure.
+    fn look(&self) -> Look {
+        if !self.awaits_decision() {
+            Look::Everything
+        } else if self.status.cause == Some(Cause::NotApplied) {
+            Look::Nodes
+        } else {
+            Look::Refusals
+        }
     }
 
     /// Takes every group as far as it goes; answers with what stops the attempt, worst first.
@@ -160,6 +195,7 @@ impl<'a> Step<'a> {
                 id: self.id,
                 rollout: self.rollout,
                 is_next,
+                look: self.look(),
                 held_since: self.status.held_since.unwrap_or(self.view.now),
                 held: false,
                 progress,
@@ -185,6 +221,7 @@ impl<'a> Step<'a> {
                 worst = Some(trouble);
             }
         }
+        held |= self.status.groups.iter().all(|group| group.phase == GroupPhase::Skipped);
         self.status.held_since = held.then(|| self.status.held_since.unwrap_or(self.view.now));
         let several = waiting.len() > 1;
         for (group, whats) in waiting {
@@ -207,6 +244,36 @@ impl<'a> Step<'a> {
                 self.say(Severity::Warning, Reason::Paused, trouble.message);
                 self.settle();
             }
+        }
+    }
+
+    /// Every group was left out: that is no success. It begins anew over the groups that there are now; where
+    /// these are the same, it waits for somebody to be there.
+    fn nobody_looked(&mut self) {
+        let (now, environment) = (self.view.now, self.rollout.spec.environment);
+        let groups = self.groups();
+        let known = |name: &str| {
+            let mut known = self.status.groups.iter();
+            known.any(|group| group.name == name && group.entered_at.is_some())
+        };
+        if groups.iter().any(|group| !known(&group.name)) {
+            let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+            let note = format!("no group was left to judge it: it begins anew, through {}", names.join(", "));
+            self.say(Severity::Warning, Reason::Started, note);
+            self.status.groups = groups;
+            return;
+        }
+        let first = groups.first().map(|group| Waiting::NoLiveNodes { group: group.name.clone() });
+        let waiting = first.unwrap_or(Waiting::NoGroups { environment });
+        let limits = groups.iter().filter_map(|group| Some(self.view.group(&group.name, environment)?.hold_limit));
+        let limit = limits.max().unwrap_or(HOLD_LIMIT);
+        let until = self.status.held_since.unwrap_or(now).after(limit);
+        let text = waiting.text(now);
+        self.wake.push(until);
+        self.waiting.push(waiting);
+        if now >= until {
+            let message = format!("held for {} h: {text}", limit.as_secs() / 3600);
+            self.stop(Trouble { cause: Cause::HoldLimit, message, policy: OnGateFailure::Pause });
         }
     }
 
@@ -240,9 +307,7 @@ impl<'a> Step<'a> {
             return;
         }
         if !groups.iter().any(|group| group.phase == GroupPhase::Passed) {
-            // Nobody looked at it anywhere: that is no success.
-            self.waiting.push(Waiting::NoGroups { environment: self.rollout.spec.environment });
-            return;
+            return self.nobody_looked();
         }
         let passed = groups.iter().filter(|group| group.phase == GroupPhase::Passed).count();
         self.say(Severity::Normal, Reason::Succeeded, format!("passed {passed} of {} groups", groups.len()));

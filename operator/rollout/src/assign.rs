@@ -33,7 +33,7 @@ fn highest_generation(view: &View<'_>) -> u64 {
     let groups = view.snapshot.groups.values();
     let shown = groups.map(|group| {
         let assigned = group.assignment.as_ref().map_or(0, |assignment| assignment.generation);
-        assigned.max(nodes::highest_generation(group))
+        assigned.max(nodes::highest_generation(view, group))
     });
     shown.max().unwrap_or(0)
 }
@@ -44,7 +44,7 @@ fn write(view: &View<'_>, name: &str, group: &Group, generation: u64) -> Option<
     // An assignment older than what its nodes run came back from a backup: nobody knows what changed
     // meanwhile, so all of it counts as new.
     let restored = group.assignment.as_ref().is_some_and(|assignment| {
-        let mut nodes = group.nodes.iter().filter_map(|(node, state)| Some((node, nodes::report(name, state)?)));
+        let mut nodes = group.nodes.iter().filter_map(|(node, state)| Some((node, nodes::report(view, name, state)?)));
         nodes.any(|(_, report)| report.generation > assignment.generation)
     });
     let units: BTreeSet<&UnitId> = current.keys().chain(view.snapshot.units.keys()).collect();

@@ -18,6 +18,17 @@ pub(crate) struct Trouble {
     pub(crate) policy: OnGateFailure,
 }
 
+/// What of a group is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of it.
+    Everything,
+    /// Whether its nodes have it: that is what the attempt is paused for.
+    Nodes,
+    /// Whether a node refuses it: all that matters while a person is to decide.
+    Refusals,
+}
+
 /// One group of one attempt, on its way to what it should be.
 pub(crate) struct GroupStep<'a> {
     pub(crate) view: &'a View<'a>,
@@ -25,6 +36,7 @@ pub(crate) struct GroupStep<'a> {
     pub(crate) rollout: &'a Rollout,
     /// Whether it may be entered: every earlier group passed, nobody paused the attempt.
     pub(crate) is_next: bool,
+    pub(crate) look: Look,
     /// Since when it could have been entered, but for what holds it.
     pub(crate) held_since: Time,
     /// Whether that goes on.
@@ -46,6 +58,9 @@ impl GroupStep<'_> {
         if self.progress.phase == GroupPhase::Waiting && self.is_next {
             self.enter(group);
         }
+        if self.progress.phase == GroupPhase::Skipped {
+            self.unskip(group);
+        }
         match self.progress.phase {
             GroupPhase::Waiting | GroupPhase::Skipped | GroupPhase::Failed => return,
             GroupPhase::Deploying | GroupPhase::Verifying | GroupPhase::Passed => {}
@@ -55,16 +70,16 @@ impl GroupStep<'_> {
         if self.progress.phase != GroupPhase::Deploying && self.progress.since != since {
             self.is_told_anew();
         }
-        let kept = newcomers::kept(self.view, self.rollout.spec.environment, &self.progress, group);
-        let nodes = nodes::look(&self.progress.name, group, &since, self.rollout, &kept);
+        let kept = newcomers::kept(self.view, self.rollout, &self.progress, group);
+        let nodes = nodes::look(self.view, &self.progress.name, group, &since, self.rollout, &kept);
         if let Some((node, message)) = &nodes.refused {
             let message = format!("{node} refuses it: {message}");
             return self.stop(Cause::Refused, message, group.on_gate_failure);
         }
-        if self.progress.phase == GroupPhase::Deploying {
+        if self.progress.phase == GroupPhase::Deploying && self.look != Look::Refusals {
             self.deploy(group, since, &nodes);
         }
-        if self.progress.phase == GroupPhase::Verifying {
+        if self.progress.phase == GroupPhase::Verifying && self.look == Look::Everything {
             self.verify(group, &nodes);
         }
     }
@@ -104,6 +119,8 @@ impl GroupStep<'_> {
             return self.hold(self.held_since.after(group.hold_limit), group);
         }
         self.progress.entered_at = Some(self.view.now);
+        self.progress.told_at = Some(self.view.now);
+        self.progress.behind_since = Some(self.view.now);
         self.progress.phase = GroupPhase::Deploying;
         if !self.skip_if_empty(group) {
             let note = format!("group {} is told to run it", self.progress.name);
@@ -124,6 +141,18 @@ impl GroupStep<'_> {
             self.say(Severity::Normal, Reason::GroupSkipped, note);
         }
         group.optional && empty
+    }
+
+    /// One that was left out because nobody was there is judged like any other once somebody is.
+    fn unskip(&mut self, group: &Group) {
+        let live = group.nodes.values().any(|node| node.live);
+        let told = self.progress.entered_at.is_some() && self.look == Look::Everything;
+        if !live || !told || together::kept_apart_by(self.view, self.id, self.rollout, &self.progress.name).is_some() {
+            return;
+        }
+        restart(&mut self.progress, self.view.now);
+        let note = format!("group {} has live nodes now: it is judged like any other", self.progress.name);
+        self.say(Severity::Normal, Reason::GroupStarted, note);
     }
 
     /// Since when the assignment has it, per unit; none if it does not.
@@ -153,6 +182,7 @@ impl GroupStep<'_> {
         let now = self.view.now;
         let entered_at = self.progress.entered_at.unwrap_or(now);
         if nodes.live == 0 {
+            self.progress.behind_since = None;
             if !self.skip_if_empty(group) {
                 self.waiting.push(Waiting::NoLiveNodes { group: self.progress.name.clone() });
                 self.hold(entered_at.after(group.hold_limit), group);
@@ -160,10 +190,10 @@ impl GroupStep<'_> {
             return;
         }
         let needs = since.values().copied().max().unwrap_or(0);
-        if let Some((node, has)) = nodes.behind.first() {
-            let until = entered_at.after(group.apply_deadline);
-            let behind =
-                Waiting::Nodes { behind: nodes.behind.len(), live: nodes.live, node: node.clone(), has: *has, needs };
+        if let Some(nodes::Behind { node, has, says }) = nodes.behind.first().cloned() {
+            let until = self.behind_since(group, nodes).after(group.apply_deadline);
+            let (live, behind) = (nodes.live, nodes.behind.len());
+            let behind = Waiting::Nodes { behind, live, node, has, needs, says };
             let (waiting, what) = match &nodes.trouble {
                 Some((node, message)) => {
                     let (node, message) = (node.clone(), message.clone());
@@ -184,6 +214,10 @@ impl GroupStep<'_> {
             return;
         }
         self.progress.phase = GroupPhase::Verifying;
+        self.progress.behind_since = None;
+        if newcomers::are_all(&self.progress, group) {
+            self.progress.told_at = Some(now);
+        }
         self.progress.since = since;
         self.progress.gates_started_at = Some(now);
         for gate in self.progress.gates.values_mut() {
@@ -192,6 +226,17 @@ impl GroupStep<'_> {
         }
         let note = format!("group {}: on every live node ({}), its gates start", self.progress.name, nodes.live);
         self.say(Severity::Normal, Reason::GatesStarted, note);
+    }
+
+    /// Since when the nodes that are behind could have had it: one that joined later has its own time.
+    fn behind_since(&mut self, group: &Group, nodes: &Nodes) -> Time {
+        let now = self.view.now;
+        // One from the future is a clock that went back.
+        let since = self.progress.behind_since.filter(|since| *since <= now).unwrap_or(now);
+        self.progress.behind_since = Some(since);
+        let joined = nodes.behind.iter().map(|behind| group.nodes.get(&behind.node).and_then(|node| node.joined_at));
+        let since_each = joined.map(|joined| joined.map_or(since, |joined| joined.min(now).max(since)));
+        since_each.min().unwrap_or(since)
     }
 
     pub(crate) fn hold(&mut self, limit: Time, group: &Group) {
@@ -209,6 +254,7 @@ impl GroupStep<'_> {
 pub(crate) fn restart(progress: &mut GroupProgress, now: Time) {
     progress.phase = GroupPhase::Deploying;
     progress.entered_at = Some(now);
+    progress.behind_since = Some(now);
     progress.gates_started_at = None;
     progress.since.clear();
 }

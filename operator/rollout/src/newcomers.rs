@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    About, Effect, Environment, Event, Group, GroupPhase, GroupProgress, Reason, Rollout, RolloutId, Severity, UnitId,
-    Write, assign, view::View,
+    About, Effect, Event, Group, GroupPhase, GroupProgress, Reason, Rollout, RolloutId, Severity, UnitId, Write,
+    assign, view::View,
 };
 
 /// So many of an environment's nodes may join at once, in percent; one may in any case.
@@ -26,10 +26,10 @@ fn of_group(view: &View<'_>, name: &str, group: &Group) -> Vec<Effect> {
             continue;
         }
         let Some(progress) = rollout.status.groups.iter().find(|progress| progress.name == name) else { continue };
-        let kept = kept(view, environment, progress, group);
+        let kept = kept(view, rollout, progress, group);
         let units: BTreeSet<_> = rollout.spec.units.iter().map(|change| change.unit.clone()).collect();
         if let Some(first) = kept.iter().find(|node| !group.nodes[**node].keeps_stable.is_superset(&units)) {
-            events.entry(first).or_default().push(event(id, rollout, name, kept.len()));
+            events.entry(first).or_default().push(event(id, rollout, name, joined(view, rollout)));
         }
         for node in kept {
             keeps.entry(node).or_default().extend(units.iter().cloned());
@@ -51,6 +51,13 @@ fn of_group(view: &View<'_>, name: &str, group: &Group) -> Vec<Effect> {
 /// Whether a node may run what its group is told of a unit: an attempt vouches for it, or it is stable. On
 /// the way back the assignment has to be written first.
 fn is_safe(view: &View<'_>, name: &str, group: &Group, unit: &UnitId) -> bool {
+    if !view.snapshot.units.contains_key(unit) {
+        // What the group runs of it stays. Nobody will ever judge that, once no attempt of it is left.
+        let mut attempts = view.attempts(unit, group.environment).iter();
+        let entry = group.assignment.as_ref().and_then(|assignment| assignment.entries.get(unit));
+        return entry.is_none_or(|entry| entry.revision == entry.stable)
+            || attempts.all(|(_, rollout)| rollout.status.phase.is_over());
+    }
     let attempt = view.in_flight(unit, group.environment).map(|(_, rollout)| rollout);
     let in_group = |rollout: &Rollout| rollout.status.groups.iter().any(|progress| progress.name == name);
     attempt.is_some_and(|rollout| rollout.status.phase.holds_groups() && in_group(rollout))
@@ -64,23 +71,45 @@ fn event(id: &RolloutId, rollout: &Rollout, group: &str, nodes: usize) -> Event 
         severity: Severity::Warning,
         reason: Reason::NodesKeptOnStable,
         note: format!(
-            "{nodes} nodes joined group {group} meanwhile, over {SHARE_MAX}% of {environment}: they stay on stable until \
-             the group's verdict"
+            "{nodes} nodes joined its groups meanwhile, over {SHARE_MAX}% of {environment}: those in group {group} stay \
+             on stable until the group's verdict"
         ),
     }
 }
 
-/// The nodes of a group that keep an attempt's units on stable.
+/// The nodes of a group that keep an attempt's units on stable: its newcomers, if there are too many in all the
+/// groups that it is on trial in.
 pub(crate) fn kept<'a>(
     view: &View<'_>,
-    environment: Environment,
+    rollout: &Rollout,
     progress: &GroupProgress,
     group: &'a Group,
 ) -> BTreeSet<&'a str> {
-    let newcomers = newcomers(progress, group);
-    let groups = view.snapshot.groups.values().filter(|group| group.environment == environment);
+    let mine = newcomers(progress, group);
+    if mine.is_empty() {
+        return mine;
+    }
+    let others = rollout.status.groups.iter().filter(|other| other.name != progress.name);
+    let joined = mine.len() + sum(view, rollout, others);
+    let groups = view.snapshot.groups.values().filter(|group| group.environment == rollout.spec.environment);
     let all: usize = groups.map(|group| group.nodes.len()).sum();
-    if newcomers.len() > 1 && newcomers.len() * 100 > all * SHARE_MAX { newcomers } else { BTreeSet::new() }
+    if joined > 1 && joined * 100 > all * SHARE_MAX { mine } else { BTreeSet::new() }
+}
+
+/// How many newcomers there are in all the groups that an attempt is on trial in.
+fn joined(view: &View<'_>, rollout: &Rollout) -> usize {
+    sum(view, rollout, rollout.status.groups.iter())
+}
+
+fn sum<'p>(view: &View<'_>, rollout: &Rollout, groups: impl Iterator<Item = &'p GroupProgress>) -> usize {
+    let group = |name| view.group(name, rollout.spec.environment);
+    groups.filter_map(|progress| Some(newcomers(progress, group(&progress.name)?).len())).sum()
+}
+
+/// Whether all of a group's nodes came after it was told to run it.
+pub(crate) fn are_all(progress: &GroupProgress, group: &Group) -> bool {
+    let told_at = progress.told_at.or(progress.entered_at);
+    group.nodes.values().all(|node| told_at.zip(node.joined_at).is_some_and(|(told_at, joined)| joined > told_at))
 }
 
 /// The nodes that came after those that the attempt is judged on.
@@ -89,15 +118,11 @@ fn newcomers<'a>(progress: &GroupProgress, group: &'a Group) -> BTreeSet<&'a str
         GroupPhase::Deploying | GroupPhase::Verifying | GroupPhase::Failed => true,
         GroupPhase::Waiting | GroupPhase::Passed | GroupPhase::Skipped => false,
     };
-    let Some(entered_at) = progress.entered_at.filter(|_| unproven) else { return BTreeSet::new() };
-    let after = |time| {
-        let joined = group.nodes.iter().filter(move |(_, node)| node.joined_at.is_some_and(|joined| joined > time));
-        joined.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>()
+    // Told without nodes: it is judged on those that come first.
+    let Some(told_at) = progress.told_at.or(progress.entered_at).filter(|_| unproven && !are_all(progress, group))
+    else {
+        return BTreeSet::new();
     };
-    let newcomers = after(entered_at);
-    if newcomers.len() < group.nodes.len() {
-        return newcomers;
-    }
-    // It was entered without nodes: those that were there when its gates started are the ones to judge it on.
-    progress.gates_started_at.map(after).unwrap_or_default()
+    let joined = group.nodes.iter().filter(|(_, node)| node.joined_at.is_some_and(|joined| joined > told_at));
+    joined.map(|(name, _)| name.as_str()).collect()
 }

@@ -33,6 +33,7 @@ fn essence(status: &RolloutStatus) -> RolloutStatus {
     let mut status = status.clone();
     status.waiting_for.clear();
     status.held_since = None;
+    status.groups.iter_mut().for_each(|group| group.behind_since = None);
     status.written_at = None;
     for gate in status.groups.iter_mut().flat_map(|group| group.gates.values_mut()) {
         *gate = GateProgress {

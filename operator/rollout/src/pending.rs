@@ -85,6 +85,26 @@ impl Step<'_> {
     /// Leaves Pending.
     fn start(&mut self) {
         let environment = self.rollout.spec.environment;
+        let groups = self.groups();
+        let units = self.rollout.spec.units.iter();
+        self.status.stable =
+            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
+        self.status.phase = Phase::Progressing;
+        self.status.started_at = Some(self.view.now);
+        let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+        self.say(Severity::Normal, Reason::Started, format!("goes through {}", names.join(", ")));
+        self.status.groups = groups;
+        let units = &self.rollout.spec.units;
+        let lacks = units.iter().any(|change| start::lacks_evidence(self.view, change, environment));
+        if let (true, Some(said)) = (lacks, self.rollout.verbs.approve.clone()) {
+            let note = format!("has not passed staging; {} starts it all the same: {}", said.by, said.reason);
+            self.say(Severity::Warning, Reason::EvidenceOverridden, note);
+        }
+    }
+
+    /// The groups that there are now, in order, none of them entered.
+    pub(crate) fn groups(&self) -> Vec<GroupProgress> {
+        let environment = self.rollout.spec.environment;
         let groups = self.view.snapshot.groups.iter();
         let mut groups: Vec<_> = groups
             .filter(|(_, group)| group.environment == environment)
@@ -101,19 +121,6 @@ impl Step<'_> {
             })
             .collect();
         groups.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
-        let units = self.rollout.spec.units.iter();
-        self.status.stable =
-            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
-        self.status.phase = Phase::Progressing;
-        self.status.started_at = Some(self.view.now);
-        let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
-        self.say(Severity::Normal, Reason::Started, format!("goes through {}", names.join(", ")));
-        self.status.groups = groups;
-        let units = &self.rollout.spec.units;
-        let lacks = units.iter().any(|change| start::lacks_evidence(self.view, change, environment));
-        if let (true, Some(said)) = (lacks, self.rollout.verbs.approve.clone()) {
-            let note = format!("has not passed staging; {} starts it all the same: {}", said.by, said.reason);
-            self.say(Severity::Warning, Reason::EvidenceOverridden, note);
-        }
+        groups
     }
 }

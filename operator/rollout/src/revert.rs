@@ -58,7 +58,7 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
             needs = needs.max(entry.map_or(generation, |entry| entry.since));
         }
         for (name, node) in group.nodes.iter().filter(|(_, node)| node.live) {
-            let has = nodes::report(&progress.name, node).map_or(0, |report| report.generation);
+            let has = nodes::report(step.view, &progress.name, node).map_or(0, |report| report.generation);
             if has < needs {
                 behind.push(name.clone());
             }

@@ -86,6 +86,10 @@ pub struct NodeReport {
     pub generation: u64,
     /// Units that do not run as assigned.
     pub exceptions: Vec<Exception>,
+    /// Whether there are more exceptions than are listed.
+    pub unlisted: bool,
+    /// Why the newest assignment as a whole is not in force, if so.
+    pub last_error: Option<String>,
 }
 
 /// One unit that does not run as assigned on a node.

@@ -14,8 +14,14 @@ pub(crate) struct View<'a> {
     of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Attempts<'a>>>,
     /// Who accuses whom of a failure that nobody can attribute.
     accusers: BTreeMap<&'a RolloutId, &'a RolloutId>,
+    /// A report of a later generation than this is none.
+    pub(crate) generation_max: u64,
     nothing: UnitMemory,
 }
+
+/// So far a restored backup may lie behind what nodes run. One node that writes nonsense must not use up the
+/// numbers: nobody would believe what the others report then.
+const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 
 impl<'a> View<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Time) -> Self {
@@ -37,7 +43,10 @@ impl<'a> View<'a> {
         for attempts in of_unit.values_mut().flat_map(BTreeMap::values_mut) {
             attempts.sort_by_key(|(_, rollout)| rollout.spec.attempt);
         }
-        Self { snapshot, now, of_unit, accusers, nothing: UnitMemory::default() }
+        let assigned = snapshot.groups.values().filter_map(|group| group.assignment.as_ref());
+        let assigned = assigned.map(|assignment| assignment.generation).max().unwrap_or(0);
+        let generation_max = assigned.saturating_add(GENERATIONS_AHEAD_MAX);
+        Self { snapshot, now, of_unit, accusers, generation_max, nothing: UnitMemory::default() }
     }
 
     /// The attempt that failed a gate which could as well be this one's fault.

@@ -31,6 +31,8 @@ pub enum Waiting {
         has: u64,
         /// What it needs.
         needs: u64,
+        /// What it says about that.
+        says: Option<String>,
     },
     /// A node that cannot run it for reasons of its own.
     NodeTrouble {
@@ -142,8 +144,9 @@ impl Waiting {
         match self {
             Self::Soak { until, requests } => soak(*until, *requests, now),
             Self::Gate { gate, message } => format!("{gate}: {message}"),
-            Self::Nodes { behind, live, node, has, needs } => {
-                format!("{behind} of {live} nodes: {node} has generation {has}, needs {needs}")
+            Self::Nodes { behind, live, node, has, needs, says } => {
+                let says = says.as_ref().map_or_else(String::new, |says| format!(" ({says})"));
+                format!("{behind} of {live} nodes: {node} has generation {has}, needs {needs}{says}")
             }
             Self::NodeTrouble { node, message, until } => format!("{node}: {message} (pauses at {})", until.shown(now)),
             Self::NoLiveNodes { group } => format!("group {group} has no live nodes"),
@@ -215,7 +218,7 @@ mod tests {
         let until = Time(noon.0 + (2 * 3600 + 32 * 60 + 10) * 1000);
         let soak = Waiting::Soak { until: Some(until), requests: Some((812, 1000)) };
         assert_eq!(soak.text(noon), "soak until 14:32:10 (812/1000 req)");
-        let nodes = Waiting::Nodes { behind: 1, live: 3, node: "edge-7".into(), has: 12, needs: 14 };
+        let nodes = Waiting::Nodes { behind: 1, live: 3, node: "edge-7".into(), has: 12, needs: 14, says: None };
         let text = nodes.text(noon);
         assert_eq!(text, "1 of 3 nodes: edge-7 has generation 12, needs 14");
     }

@@ -92,6 +92,8 @@ fn read_report(report: &wire::NodeReport) -> NodeReport {
         group: report.group.clone(),
         generation: report.applied_generation,
         exceptions: report.exceptions.iter().map(exception).collect(),
+        unlisted: usize::try_from(report.exceptions_total).is_ok_and(|total| total > report.exceptions.len()),
+        last_error: report.last_error.clone(),
     }
 }
 

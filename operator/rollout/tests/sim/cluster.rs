@@ -15,6 +15,12 @@ pub const NOON: Time = Time(1_795_435_200_000);
 pub struct Behaviour {
     pub lags: bool,
     pub trouble: Option<String>,
+    /// What it says that it has, whatever it has.
+    pub claims: Option<u64>,
+    /// So many exceptions are listed at most.
+    pub lists: Option<usize>,
+    /// Why it refuses assignments as a whole.
+    pub error: Option<String>,
     /// Unit and digest that it refuses, and what it says.
     pub refuses: Vec<(UnitId, String, String)>,
 }
@@ -109,14 +115,19 @@ impl Cluster {
         if !node.live {
             return false;
         }
-        if let Some(assignment) = assignment.filter(|a| a.generation >= running.generation && !behaviour.lags) {
+        if let Some(assignment) =
+            assignment.filter(|a| a.generation >= running.generation && !behaviour.lags && behaviour.error.is_none())
+        {
             running.generation = assignment.generation;
             running.exceptions = exceptions(assignment, &behaviour);
         }
+        let listed = behaviour.lists.unwrap_or(usize::MAX);
         let report = NodeReport {
             group: group.to_owned(),
-            generation: running.generation,
-            exceptions: running.exceptions.clone(),
+            generation: behaviour.claims.unwrap_or(running.generation),
+            exceptions: running.exceptions.iter().take(listed).cloned().collect(),
+            unlisted: running.exceptions.len() > listed,
+            last_error: behaviour.error.clone(),
         };
         if node.report.as_ref() == Some(&report) {
             return false;

@@ -41,6 +41,7 @@ impl Cluster {
             ["lose", "revision", name] => {
                 let _known = self.store.revisions.remove(parse::target(name).1.digest().unwrap());
             }
+            ["lose", "unit", name] => drop(self.store.units.remove(&parse::unit(name))),
             ["lose", "memory", name] => self.lose_memory(&parse::unit(name)),
             ["revision", unit, rest @ ..] => self.revision(unit, rest),
             ["push", environment, units @ ..] => self.push(environment, units),
@@ -195,13 +196,17 @@ impl Cluster {
         match rest {
             ["lags"] => behaviour.lags = true,
             ["keeps", "up"] => behaviour.lags = false,
+            ["refuses", "all", why] => behaviour.error = Some((*why).to_owned()),
             ["refuses", word, why] => {
                 let (unit, target) = parse::target(word);
                 behaviour.refuses.push((unit, target.short().to_owned(), (*why).to_owned()));
             }
             ["accepts", "all"] => behaviour.refuses.clear(),
             ["has", "trouble", why] => behaviour.trouble = Some((*why).to_owned()),
-            ["is", "well"] => behaviour.trouble = None,
+            ["is", "well"] => (behaviour.trouble, behaviour.error) = (None, None),
+            ["lists", number] => behaviour.lists = Some(number.parse().unwrap()),
+            ["claims", "the", "truth"] => behaviour.claims = None,
+            ["claims", generation] => behaviour.claims = Some(generation.parse().unwrap()),
             ["down"] => live = Some(false),
             ["up"] => live = Some(true),
             ["joins", group] => {
