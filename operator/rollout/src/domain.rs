@@ -184,6 +184,14 @@ impl RolloutId {
     }
 }
 
+impl RolloutId {
+    /// Number of the attempt, as its name says; 0 where it says none.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+}
+
 /// The name alone: its namespace is clear wherever it is shown.
 impl fmt::Display for RolloutId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

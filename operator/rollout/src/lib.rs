@@ -27,6 +27,7 @@ mod planner;
 mod progress;
 mod report;
 mod revert;
+mod room;
 mod sample;
 mod snapshot;
 mod start;
@@ -45,6 +46,7 @@ pub use progress::{
     Cause, GateProgress, GroupPhase, GroupProgress, Phase, Rollout, RolloutSpec, RolloutStatus, Said, UnitChange,
     Verbs, Verdict,
 };
+pub use room::ENTRIES_MAX;
 pub use sample::{Counted, JobState, Queried, QueryOutcome, Sample, WorstNode};
 pub use snapshot::{
     Assignment, Check, Entry, Exception, ExceptionKind, GateScope, GateSpec, Group, Head, Node, NodeReport,

@@ -11,6 +11,10 @@ use crate::{
 /// More digests than this are not remembered as passed; the oldest go.
 const PASSED_MAX: usize = 50;
 
+/// More targets than this are not remembered as rejected; those of the oldest attempts go. One that comes back
+/// after so many others is tried again, through all gates.
+const REJECTED_MAX: usize = 50;
+
 /// Writes a unit's memory, if it changes. `ending`: the attempts that this plan ends.
 pub(crate) fn update(view: &View<'_>, id: &UnitId, unit: &Unit, ending: &BTreeSet<&RolloutId>) -> Option<Effect> {
     let mut memory: BTreeMap<_, _> = unit.memory.clone();
@@ -156,6 +160,8 @@ impl Next<'_> {
             target.short()
         );
         self.memory.rejected.insert(target.clone(), Rejection { by: id.clone(), why });
+        let wanted = self.view.wanted(self.id, self.environment);
+        forget_oldest(&mut self.memory.rejected, [Some(target), wanted]);
         self.say(Severity::Warning, Reason::Rejected, note);
     }
 
@@ -210,6 +216,17 @@ impl Next<'_> {
     }
 }
 
+/// Forgets rejections beyond those that are kept; never what is named to stay: what the branch wants now would
+/// come back by itself.
+fn forget_oldest(rejected: &mut BTreeMap<Target, Rejection>, stay: [Option<&Target>; 2]) {
+    while rejected.len() > REJECTED_MAX {
+        let others = rejected.iter().filter(|(target, _)| !stay.contains(&Some(*target)));
+        let oldest = others.min_by_key(|(_, rejection)| rejection.by.attempt()).map(|(target, _)| target.clone());
+        let Some(oldest) = oldest else { return };
+        rejected.remove(&oldest);
+    }
+}
+
 /// Whether an attempt failed in a way that its units have to remember before it is over.
 pub(crate) fn is_to_be_rejected(rollout: &Rollout) -> bool {
     let rejects = match rollout.status.cause {
@@ -232,4 +249,29 @@ fn asks_retry(rollout: &Rollout) -> bool {
     let over = rollout.status.phase.is_over() || rollout.status.phase == Phase::Reverting;
     let said = rollout.verbs.retry.as_ref().map(|said| &said.token);
     over && said.is_some() && said != rollout.status.retried.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(n: u64) -> Target {
+        Target::Revision(format!("{n:064x}").parse().unwrap())
+    }
+
+    #[test]
+    fn rejections_of_the_oldest_attempts_go_but_never_what_the_branch_wants() {
+        let mut rejected: BTreeMap<Target, Rejection> = BTreeMap::new();
+        for n in 1..=120 {
+            // The newest attempts sort first by digest, and their names not by number.
+            let name = format!("shop-w-pr-{:08x}-{n}", 200 - n);
+            let by = RolloutId { namespace: "edge".into(), name };
+            rejected.insert(target(200 - n), Rejection { by, why: "errors".into() });
+            forget_oldest(&mut rejected, [Some(&target(200 - n)), Some(&target(199))]);
+        }
+        assert_eq!(rejected.len(), REJECTED_MAX);
+        assert!(rejected.contains_key(&target(199)), "the branch wants it: it would come back by itself");
+        let attempts = rejected.values().map(|rejection| rejection.by.attempt());
+        assert_eq!(attempts.filter(|attempt| *attempt > 71).count(), 49, "the newest stay");
+    }
 }

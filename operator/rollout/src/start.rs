@@ -2,7 +2,7 @@
 
 use crate::{
     Digest, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId,
-    Waiting,
+    Waiting, room,
     view::{View, target_of},
 };
 
@@ -27,6 +27,7 @@ fn own_blockers(view: &View<'_>, rollout: &Rollout) -> Vec<Waiting> {
         waiting.extend(references(view, change, environment));
         waiting.extend(claims(view, change, environment));
         waiting.extend(confirmation(view, change, environment));
+        waiting.extend(room::missing(view, change, environment));
     }
     let mut groups = view.snapshot.groups.values();
     if !groups.any(|group| group.environment == environment) {

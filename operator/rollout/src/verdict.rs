@@ -9,6 +9,8 @@ use crate::{Check, Counted, GateProgress, JobState, Ppm, Queried, QueryOutcome, 
 const WATCH_GAP_MAX: Duration = Duration::from_secs(30);
 /// Counters older than this say nothing about now.
 const COUNTERS_STALE: Duration = Duration::from_secs(30);
+/// Clocks of two operators may differ by so much.
+const SKEW_MAX: Duration = Duration::from_secs(5);
 /// A Job that could not be run is tried again after this.
 pub(crate) const RERUN_AFTER: Duration = Duration::from_secs(60);
 
@@ -47,6 +49,7 @@ pub(crate) struct Evidence<'a> {
 
 /// Folds the new samples in and judges.
 pub(crate) fn judge(gate: &mut GateProgress, check: &Check, evidence: &Evidence<'_>) {
+    turn_back(gate, evidence.now);
     let (verdict, message) = match check {
         Check::Soak { duration, min_requests } => {
             watch(gate, *duration, evidence);
@@ -65,6 +68,19 @@ pub(crate) fn judge(gate: &mut GateProgress, check: &Check, evidence: &Evidence<
     };
     gate.verdict = verdict;
     gate.message = message;
+}
+
+/// A clock that went back: what was measured before lies ahead, and would look fresh until its time comes. What
+/// was counted stays, bad as good; but it is no word on now before something was measured since.
+fn turn_back(gate: &mut GateProgress, now: Time) {
+    let stamps = [Some(gate.started_at), gate.last_sample_at, gate.watched_until];
+    if stamps.into_iter().flatten().all(|stamp| stamp <= now.after(SKEW_MAX)) {
+        return;
+    }
+    gate.started_at = now;
+    gate.watched_until = None;
+    gate.last_sample_at = None;
+    gate.samples = 0;
 }
 
 /// Adds the time since the last look, if somebody was looking.
@@ -124,6 +140,9 @@ fn error_rate(gate: &GateProgress, max: Ppm, min_requests: u64, worst: Option<St
     if now.since(last) > COUNTERS_STALE {
         return (Verdict::Inconclusive, format!("no counters since {}", last.shown(now)));
     }
+    if enough && gate.samples == 0 {
+        return (Verdict::Inconclusive, format!("no counters since {}, when the clock went back", last.shown(now)));
+    }
     if enough {
         (Verdict::Pass, format!("{rate} ≤ {max} of {} req", gate.requests))
     } else {
@@ -181,7 +200,10 @@ fn answer(gate: &mut GateProgress, outcome: &QueryOutcome, failure_limit: u32, m
 /// A good answer that nobody has repeated for long is none.
 fn stale_query(gate: &GateProgress, interval: Duration, now: Time) -> (Verdict, String) {
     let Some(last) = gate.last_sample_at else {
-        return (Verdict::Running, "no sample yet".to_owned());
+        return match gate.verdict {
+            Verdict::Fail => (gate.verdict, gate.message.clone()),
+            Verdict::Running | Verdict::Pass | Verdict::Inconclusive => (Verdict::Running, "no sample yet".to_owned()),
+        };
     };
     let stale = now.since(last) > interval * 3 + COUNTERS_STALE;
     match gate.verdict {
@@ -281,6 +303,30 @@ mod tests {
         assert_eq!(judged(&mut gate, &ERRORS, 41, &[]), Verdict::Inconclusive);
         assert_eq!(judged(&mut gate, &ERRORS, 42, &[counted(10, 42, 500, 6)]), Verdict::Fail);
         assert_eq!(judged(&mut gate, &ERRORS, 999, &[]), Verdict::Fail);
+    }
+
+    #[test]
+    fn what_lies_ahead_is_not_fresh() {
+        let mut gate = start(at(0), 0);
+        assert_eq!(judged(&mut gate, &ERRORS, 600, &[counted(0, 600, 500, 1)]), Verdict::Pass);
+        assert_eq!(judged(&mut gate, &ERRORS, 598, &[]), Verdict::Pass, "another operator's clock");
+        assert_eq!(judged(&mut gate, &ERRORS, 100, &[]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &ERRORS, 101, &[]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &ERRORS, 105, &[counted(50, 105, 9, 0)]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &ERRORS, 105, &[counted(100, 105, 9, 0)]), Verdict::Pass);
+        assert_eq!((gate.requests, gate.errors), (509, 1));
+        assert_eq!(judged(&mut gate, &ERRORS, 0, &[]), Verdict::Inconclusive);
+        assert_eq!(judged(&mut gate, &ERRORS, 5, &[counted(0, 5, 500, 50)]), Verdict::Fail);
+
+        let mut gate = start(at(0), 0);
+        let both = [queried(0, 120, false), queried(30, 150, false)];
+        assert_eq!(judged(&mut gate, &LATENCY, 150, &both), Verdict::Pass);
+        assert_eq!(judged(&mut gate, &LATENCY, 100, &[]), Verdict::Running);
+        assert_eq!(judged(&mut gate, &LATENCY, 200, &[queried(80, 200, false)]), Verdict::Running);
+        assert_eq!(
+            judged(&mut gate, &LATENCY, 250, &[queried(100, 220, false), queried(130, 250, false)]),
+            Verdict::Pass
+        );
     }
 
     #[test]

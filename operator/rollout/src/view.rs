@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cause, Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory};
+use crate::{
+    Cause, Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory, room::Room,
+};
 
 /// Attempts with their names.
 type Attempts<'a> = Vec<(&'a RolloutId, &'a Rollout)>;
@@ -16,6 +18,7 @@ pub(crate) struct View<'a> {
     accusers: BTreeMap<&'a RolloutId, &'a RolloutId>,
     /// A report of a later generation than this is none.
     pub(crate) generation_max: u64,
+    rooms: BTreeMap<Environment, Room<'a>>,
     nothing: UnitMemory,
 }
 
@@ -46,12 +49,25 @@ impl<'a> View<'a> {
         let assigned = snapshot.groups.values().filter_map(|group| group.assignment.as_ref());
         let assigned = assigned.map(|assignment| assignment.generation).max().unwrap_or(0);
         let generation_max = assigned.saturating_add(GENERATIONS_AHEAD_MAX);
-        Self { snapshot, now, of_unit, accusers, generation_max, nothing: UnitMemory::default() }
+        Self {
+            snapshot,
+            now,
+            of_unit,
+            accusers,
+            generation_max,
+            rooms: Room::count(snapshot),
+            nothing: UnitMemory::default(),
+        }
     }
 
     /// The attempt that failed a gate which could as well be this one's fault.
     pub(crate) fn accuser(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
         self.snapshot.rollouts.get_key_value(*self.accusers.get(id)?)
+    }
+
+    /// Who takes room in the groups of an environment.
+    pub(crate) fn room(&self, environment: Environment) -> Option<&Room<'a>> {
+        self.rooms.get(&environment)
     }
 
     /// What is remembered of a unit in an environment.

@@ -98,6 +98,13 @@ pub enum Waiting {
         /// Of how many.
         of: usize,
     },
+    /// A group that runs as many units as its nodes accept.
+    Room {
+        /// The group.
+        group: String,
+        /// How many that is.
+        most: usize,
+    },
     /// An attempt that must not be in a group together with this one.
     Alone {
         /// The other.
@@ -164,6 +171,9 @@ impl Waiting {
             Self::Claim { claim, unit } => format!("{unit} has {claim}: remove it from one of both"),
             Self::Confirmation { removed, of } => {
                 format!("confirmation: the commit removes {removed} of {of} units")
+            }
+            Self::Room { group, most } => {
+                format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")
             }
             Self::Alone { rollout } => format!("{rollout} to be judged first: the two are not judged together"),
             Self::In { group, what } => format!("{group}: {}", what.text(now)),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_rollout::{
-    Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Unit, UnitId, plan,
+    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Unit, UnitId,
+    plan,
 };
 
 use super::{
@@ -41,6 +42,7 @@ impl Cluster {
             ["lose", "revision", name] => {
                 let _known = self.store.revisions.remove(parse::target(name).1.digest().unwrap());
             }
+            ["fill", group, number] => self.fill(group, number.parse().unwrap()),
             ["lose", "unit", name] => drop(self.store.units.remove(&parse::unit(name))),
             ["lose", "memory", name] => self.lose_memory(&parse::unit(name)),
             ["revision", unit, rest @ ..] => self.revision(unit, rest),
@@ -152,6 +154,17 @@ impl Cluster {
             heads: BTreeMap::new(),
             memory: BTreeMap::new(),
         })
+    }
+
+    /// Entries of units that nobody knows any more; they stay.
+    fn fill(&mut self, group: &str, number: usize) {
+        let assignment = self.store.groups.get_mut(group).unwrap().assignment.as_mut().unwrap();
+        for n in 0..number {
+            let unit = parse::unit(&format!("other:u{n}"));
+            let digest = Some(parse::digest(&unit, "v1"));
+            let entry = Entry { revision: digest.clone(), stable: digest, since: assignment.generation };
+            assignment.entries.insert(unit, entry);
+        }
     }
 
     fn lose_memory(&mut self, id: &UnitId) {
