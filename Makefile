@@ -33,12 +33,11 @@ generate: own-target ## Write the generated files: resource definitions, JSON Sc
 test: tools guests build ## All tests: unit, planner transcripts, API server, full cluster
 	cargo test --release --workspace
 	@echo "--- on clusters of this machine"
-	cargo test --release --workspace -- --ignored --test-threads=1 --skip trouble_on_the_way
+	cargo test --release --workspace -- --ignored --test-threads=1 --skip steady_state
 
-# Outages, reverts and kills on a full cluster. Not part of `make test` until all of it has passed.
-.PHONY: test-trouble
-test-trouble: tools guests build ## What may go wrong besides, on a full cluster
-	cargo test --release --workspace --test story -- --ignored --nocapture trouble_on_the_way
+.PHONY: test-steady
+test-steady: tools build ## Ten minutes with 50 units in which nothing may be written but Leases
+	cargo test --release --workspace --test operator -- --ignored --nocapture steady_state
 
 .PHONY: demo
 demo: tools guests build ## The whole story on a real cluster; leaves it up

@@ -1,6 +1,6 @@
 //! Pods as the harness looks at them, and the processes behind them.
 
-use std::{fs, net::IpAddr, process::Command};
+use std::{fs, net::IpAddr, path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -35,9 +35,9 @@ pub fn why_not_ready(pods: &[Pod]) -> String {
     pods.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// `kill -9` of a program in a pod of a cluster of ours, from outside of it.
-pub fn kill_program(pod_uid: &str, program: &str) -> Result<()> {
-    let mut killed = 0;
+/// The processes of a program in a pod of a cluster of ours, as the machine numbers them.
+pub fn pids(pod_uid: &str, program: &str) -> Result<Vec<u32>> {
+    let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -45,12 +45,25 @@ pub fn kill_program(pod_uid: &str, program: &str) -> Result<()> {
         let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let name = command.split('\0').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         if cgroups.contains(pod_uid) && name == program {
-            run::output(Command::new("kill").arg("-9").arg(pid.to_string()))?;
-            killed += 1;
+            pids.push(pid);
         }
     }
-    if killed == 0 {
+    if pids.is_empty() {
         bail!("{program} does not run in the pod {pod_uid}");
     }
+    Ok(pids)
+}
+
+/// `kill -9` of a program in a pod of a cluster of ours, from outside of it.
+pub fn kill_program(pod_uid: &str, program: &str) -> Result<()> {
+    for pid in pids(pod_uid, program)? {
+        run::output(Command::new("kill").arg("-9").arg(pid.to_string()))?;
+    }
     Ok(())
+}
+
+/// A path inside of a program's container, as seen from the machine.
+pub fn path_inside(pod_uid: &str, program: &str, path: &str) -> Result<PathBuf> {
+    let pid = pids(pod_uid, program)?.remove(0);
+    Ok(PathBuf::from(format!("/proc/{pid}/root{path}")))
 }

@@ -79,7 +79,7 @@ impl Stage {
         let stage = Self { cluster, team, groups };
         say("helm install sluice charts/sluice -n sluice-system");
         stage.import_images().await?;
-        stage.helm("install").await?;
+        stage.helm("install", &[]).await?;
         stage.cluster.apply(&stage.group_objects()).await?;
         stage.wait_ready().await?;
         say("kubectl apply the team's Repository");
@@ -96,8 +96,8 @@ impl Stage {
         self.cluster.import_image(&dataplane).await
     }
 
-    /// `helm install` or `helm upgrade` of the chart in this checkout.
-    pub async fn helm(&self, verb: &str) -> Result<String> {
+    /// `helm install` or `helm upgrade` of the chart in this checkout, with more values where given.
+    pub async fn helm(&self, verb: &str, values: &[&str]) -> Result<String> {
         let prometheus = format!("prometheus.url=http://{}:{}", self.cluster.bridge_ip()?, prometheus::PORT);
         let mut command = Command::new(tools::built("helm")?);
         command.args([verb, "sluice"]).arg(chart()?).args(["--namespace", SYSTEM]);
@@ -110,7 +110,10 @@ impl Stage {
             "dataplane.image.tag=e2e",
             "dataplane.image.pullPolicy=Never",
             &prometheus,
-        ] {
+        ]
+        .iter()
+        .chain(values)
+        {
             command.args(["--set", value]);
         }
         run::output_later(command, None).await
@@ -134,13 +137,19 @@ impl Stage {
 
     /// Address of the ready dataplane pod of a group, waited for.
     pub async fn dataplane(&self, group: &str) -> Result<SocketAddr> {
+        let pod = self.dataplane_pod(group).await?;
+        Ok(SocketAddr::new(pods::ip(&pod).context("a ready pod has an address")?, DATAPLANE_PORT))
+    }
+
+    /// The ready dataplane pod of a group, waited for.
+    pub async fn dataplane_pod(&self, group: &str) -> Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client().await?, SYSTEM);
-        let selector = format!("sluice.dev/group={group}");
+        let selector = format!("sluice.dev/group={group},app.kubernetes.io/component=dataplane");
         until(&format!("a ready dataplane pod in {group}"), READY_LIMIT, || async {
             let list = pods.list(&ListParams::default().labels(&selector)).await?;
-            let ready = list.items.iter().find(|pod| pods::is_ready(pod)).and_then(pods::ip);
+            let ready = list.items.iter().find(|pod| pods::is_ready(pod) && pods::ip(pod).is_some());
             Ok(match ready {
-                Some(ip) => Look::Done(SocketAddr::new(ip, DATAPLANE_PORT)),
+                Some(pod) => Look::Done(pod.clone()),
                 None => Look::NotYet(pods::why_not_ready(&list.items)),
             })
         })

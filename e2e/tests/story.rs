@@ -1,16 +1,18 @@
 //! The demo's story as assertions, and on the same stage what may go wrong besides.
 //!
-//! What may go wrong comes in one test, because a stage takes half a minute to set up.
+//! All in one test, because a stage takes half a minute to set up and the story is where all of it begins.
 
-use std::time::Duration;
+use std::{io::Write, path::PathBuf, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use sluice_config::Environment::{Production, Staging};
-use sluice_crds::{CauseKind, Phase, Rollout};
+use sluice_crds::{CauseKind, Phase, Rollout, Verdict};
 use sluice_e2e::{
     demo::{self, Ending},
-    parts::upstream,
+    parts::{git_server::GitServer, prometheus::Prometheus, upstream},
+    pods,
     rollouts::{self, Rollouts},
     stage::{SHOP, Stage, TEAM},
     wait::{Look, until},
@@ -19,25 +21,23 @@ use sluice_e2e::{
 const LIMIT: Duration = Duration::from_secs(120);
 const HEADERS: &str = "security-headers";
 const REQUEST_ID: &str = "request-id";
+const DATAPLANE: &str = "sluice-dataplane";
+/// Where a node keeps what it needs to start without anybody.
+const NODE_CACHE: &str = "/var/lib/sluice";
 
 #[tokio::test]
 #[ignore = "needs root and the built tools: `make test` runs it"]
-async fn the_story_goes_as_told() -> Result<()> {
+async fn the_story_goes_as_told_and_trouble_does_not_change_its_end() -> Result<()> {
     let Ending { stage, figures } = demo::tell("story").await?;
     println!("{}", figures.table());
     for row in figures.missed() {
         // How long something takes is for the demo's table; here only what must never happen counts.
         ensure!(row.unit != "requests", "{}: {} {}", row.name, row.value, row.unit);
     }
-    stage.cluster.down().await
-}
-
-#[tokio::test]
-#[ignore = "needs root and the built tools: `make test-trouble` runs it"]
-async fn trouble_on_the_way() -> Result<()> {
-    let Ending { stage, .. } = demo::tell("trouble").await?;
     let play = Play { rollouts: Rollouts::of(&stage.cluster, TEAM).await?, stage: &stage };
-    play.an_upstream_outage_holds_and_blames_nobody().await?;
+    play.a_new_dataplane_goes_group_by_group().await?;
+    play.a_full_disk_and_an_outage_hold_and_blame_nobody().await?;
+    play.all_around_it_fails_at_once().await?;
     play.a_git_revert_in_the_middle_takes_it_back().await?;
     play.one_broken_unit_holds_up_no_other().await?;
     play.a_revert_survives_the_operator().await?;
@@ -69,13 +69,49 @@ impl Play<'_> {
         self.rollouts.enter(worker, Production, commit, "canary", LIMIT).await
     }
 
-    async fn an_upstream_outage_holds_and_blames_nobody(&self) -> Result<()> {
+    /// `helm upgrade` replaces the pods of one group after another's, lowest impact first.
+    async fn a_new_dataplane_goes_group_by_group(&self) -> Result<()> {
+        // A cache that a test can fill without filling the machine.
+        let values = ["dataplane.minReadySeconds=2", "dataplane.cacheMedium=Memory", "dataplane.cacheSizeLimit=16Mi"];
+        self.stage.helm("upgrade", &values).await?;
+        let mut before: Option<(Timestamp, &str)> = None;
+        for group in &self.stage.groups {
+            let name = group.name;
+            let pod = until(&format!("the new dataplane in {name}"), LIMIT, || async {
+                let pod = self.stage.dataplane_pod(name).await?;
+                let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+                let mut media = volumes.filter_map(|volume| volume.empty_dir.as_ref()?.medium.as_deref());
+                let is_new = media.any(|medium| medium == "Memory");
+                Ok(if is_new { Look::Done(pod) } else { Look::NotYet(format!("{} is old", pod.name_any())) })
+            })
+            .await?;
+            let created = pod.creation_timestamp().context("a pod was created at some time")?.0;
+            if let Some((earlier, other)) = before {
+                ensure!(created > earlier, "{name} got the new dataplane before {other}");
+            }
+            before = Some((created, name));
+        }
+        for row in self.stage.cluster.kubectl(&["get", "dg", "--no-headers"]).await?.lines() {
+            ensure!(row.contains("1/1"), "a group is without its node: {row}");
+        }
+        Ok(())
+    }
+
+    /// Both hold a release in canary, say so, and let it go on when they are over.
+    async fn a_full_disk_and_an_outage_hold_and_blame_nobody(&self) -> Result<()> {
         let clients = demo::Clients::start(self.stage).await?;
+        let full = self.fill_disk("canary").await?;
         let commit = self.harmless_change(HEADERS, 510)?;
-        let rollout = self.to_canary(HEADERS, &commit).await?;
+        let name = self.to_canary(HEADERS, &commit).await?.name_any();
+        until("the full disk to hold it", LIMIT, || async {
+            let waiting = rollouts::status(&self.rollouts.get(&name).await?).waiting_for;
+            let told = waiting.contains("No space left on device");
+            Ok(if told { Look::Done(()) } else { Look::NotYet(waiting) })
+        })
+        .await?;
         upstream::set_status(&self.stage.cluster, SHOP, "shop", 500).await?;
-        let name = rollout.name_any();
-        until("the outage to hold the rollout for longer than its soak", LIMIT, || async {
+        std::fs::remove_file(&full)?;
+        until("the outage to hold it for longer than its soak", LIMIT, || async {
             let rollout = self.rollouts.get(&name).await?;
             let status = rollouts::status(&rollout);
             ensure!(status.phase == Phase::Progressing, "{name} is {:?}: {}", status.phase, status.message);
@@ -89,6 +125,51 @@ impl Play<'_> {
         upstream::set_status(&self.stage.cluster, SHOP, "shop", 200).await?;
         self.rollouts.reach(HEADERS, Production, &commit, Phase::Succeeded, 3 * LIMIT).await?;
         clients.stop().await?;
+        Ok(())
+    }
+
+    /// Leaves no byte of a node's cache free. Returns the file that takes them.
+    async fn fill_disk(&self, group: &str) -> Result<PathBuf> {
+        let uid = self.stage.dataplane_pod(group).await?.uid().context("a pod has a UID")?;
+        let path = pods::path_inside(&uid, DATAPLANE, NODE_CACHE)?.join("full");
+        let mut file = std::fs::File::create(&path)?;
+        let zeros = vec![0; 64 << 10];
+        for size in [zeros.len(), 1] {
+            while file.write_all(&zeros[..size]).is_ok() {}
+        }
+        Ok(path)
+    }
+
+    /// Git, Prometheus and the API server go down while canary's node is killed in the middle of its swap.
+    async fn all_around_it_fails_at_once(&self) -> Result<()> {
+        let cluster = &self.stage.cluster;
+        let (git, prometheus) = (GitServer::start(cluster).await?, Prometheus::start(cluster).await?);
+        let clients = demo::Clients::start(self.stage).await?;
+        let canary = self.stage.dataplane_pod("canary").await?;
+        let commit = self.harmless_change(HEADERS, 515)?;
+        let rollout = self.to_canary(HEADERS, &commit).await?;
+        pods::kill_program(&canary.uid().context("a pod has a UID")?, DATAPLANE)?;
+        git.stop()?;
+        prometheus.stop()?;
+        cluster.restart_api_server().await?;
+        let name = rollout.name_any();
+        until("the missing Prometheus to hold it in canary", LIMIT, || async {
+            let status = rollouts::status(&self.rollouts.get(&name).await?);
+            ensure!(status.phase == Phase::Progressing, "{name} is {:?}: {}", status.phase, status.message);
+            let canary = rollouts::group(&status, "canary")?;
+            let passed = |gate: &str| canary.gates.iter().any(|g| g.name == gate && g.verdict == Verdict::Pass);
+            let alone = passed("errors") && passed("soak") && status.waiting_for.contains("latency");
+            ensure!(rollouts::group(&status, "early")?.entered_at.is_none(), "{name} went on without Prometheus");
+            Ok(if alone { Look::Done(()) } else { Look::NotYet(status.waiting_for) })
+        })
+        .await?;
+        prometheus.resume().await?;
+        git.resume().await?;
+        let ended = self.rollouts.reach(HEADERS, Production, &commit, Phase::Succeeded, 3 * LIMIT).await?;
+        ensure!(ended.name_any() == name, "another attempt was made: {}", ended.name_any());
+        let seen = clients.stop().await?;
+        let strangers: Vec<_> = seen.failed().filter(|answer| answer.group != "canary").collect();
+        ensure!(strangers.is_empty(), "requests failed where nothing was killed: {strangers:?}");
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use sluice_config::{Counters, Digest, FORMAT, NodeReport, UnitCounters, UnitRef};
@@ -141,7 +141,13 @@ impl FakeNode {
         let labels = format!("app.kubernetes.io/component=dataplane,sluice.dev/group={}", self.group);
         for pod in pods.list(&ListParams::default().labels(&labels)).await? {
             let name = pod.name_any();
-            if !wants_node(&pod, &self.name) || pod.metadata.deletion_timestamp.is_some() {
+            if !wants_node(&pod, &self.name) {
+                continue;
+            }
+            if pod.metadata.deletion_timestamp.is_some() {
+                // A kubelet would end it now.
+                let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                pods.delete(&name, &at_once).await?;
                 continue;
             }
             if pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_none() {

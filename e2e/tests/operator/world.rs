@@ -3,10 +3,10 @@
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use sluice_config::{Digest, Environment};
-use sluice_crds::{Assignment, Phase, Rollout, Unit};
+use sluice_crds::{Assignment, Phase, Rollout, RolloutStatus, Unit};
 use sluice_e2e::{
     Cluster, Spawn,
     parts::git_server::GitServer,
@@ -72,12 +72,11 @@ impl<'a> World<'a> {
         Ok(Metrics { url: format!("http://127.0.0.1:{metrics}/metrics") })
     }
 
-    /// The end of an operator's log.
-    pub(crate) fn log(&self, name: &str) -> String {
-        let log = self.cluster.processes().map(|p| std::fs::read_to_string(p.log_path(name)).unwrap_or_default());
-        let log = log.unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+    /// The end of each operator's log.
+    pub(crate) fn logs(&self) -> String {
+        let Ok(processes) = self.cluster.processes() else { return String::new() };
+        let operators = processes.list().into_keys().filter(|name| name.starts_with("operator-"));
+        operators.map(|name| processes.tail(&name)).collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) fn kill_operator(&self, name: &str) -> Result<()> {
@@ -94,11 +93,18 @@ impl<'a> World<'a> {
         self.cluster.apply(&group).await.map(drop)
     }
 
-    pub(crate) async fn follow_repository(&self) -> Result<()> {
+    pub(crate) async fn follow_repository(&self, staging_evidence: &str) -> Result<()> {
         let repository = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Repository",
             "metadata": {"name": REPOSITORY, "namespace": TEAM},
-            "spec": {"url": self.git.url(REPOSITORY), "interval": "1s", "stagingEvidence": "None"}});
+            "spec": {"url": self.git.url(REPOSITORY), "interval": "1s", "stagingEvidence": staging_evidence}});
         self.cluster.apply(&repository).await.map(drop)
+    }
+
+    /// What people do to a rollout: `kubectl patch` of its spec.
+    pub(crate) async fn order(&self, rollout: &Rollout, spec: Value) -> Result<()> {
+        let patch = json!({"spec": spec}).to_string();
+        let what = ["patch", "slr", "-n", TEAM, &rollout.name_any(), "--type=merge", "--patch", &patch];
+        self.cluster.kubectl(&what).await.map(drop)
     }
 
     /// Commits to both branches; returns production's commit.
@@ -109,6 +115,17 @@ impl<'a> World<'a> {
 
     pub(crate) async fn production(&self, title: &str, commit: &str, phase: Phase) -> Result<Rollout> {
         self.rollouts.reach(title, Environment::Production, commit, phase, LIMIT).await
+    }
+
+    /// Waits until a rollout is as `is` wants it.
+    pub(crate) async fn until(&self, what: &str, name: &str, is: impl Fn(&RolloutStatus) -> bool) -> Result<Rollout> {
+        until(&format!("{name} {what}"), LIMIT, || async {
+            let rollout = self.rollouts.get(name).await?;
+            let status = rollouts::status(&rollout);
+            let story = format!("{:?} {}: {}", status.phase, status.group, status.waiting_for);
+            Ok(if is(&status) { Look::Done(rollout) } else { Look::NotYet(story) })
+        })
+        .await
     }
 
     /// Waits until a unit's attempt for a commit was told to a group.

@@ -1,11 +1,6 @@
 //! The operator as a process against a real API server, with nodes that are played: what it must do whatever happens
 //! to it. One test, because a control plane takes seconds to set up and each act goes on from where the last one ended.
 
-#[path = "operator/fleet.rs"]
-mod fleet;
-#[path = "operator/world.rs"]
-mod world;
-
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use serde_json::json;
@@ -17,8 +12,10 @@ use sluice_e2e::{
     wait::{Look, until},
 };
 
-use fleet::Fleet;
-use world::{LIMIT, World, flags, shop};
+use crate::{
+    fleet::Fleet,
+    world::{self, LIMIT, World, flags, shop},
+};
 
 const SHOP: &str = "shop (routes)";
 const FLAGS: &str = "flags (config)";
@@ -31,10 +28,7 @@ async fn the_operator_does_what_it_promises() -> Result<()> {
     options.audit = true;
     let cluster = Cluster::up(options).await?;
     let world = World::on(&cluster).await?;
-    if let Err(error) = play(&world).await {
-        let logs: String = ["a", "b", "c", "d"].map(|name| world.log(&format!("operator-{name}"))).concat();
-        return Err(error.context(logs));
-    }
+    play(&world).await.map_err(|error| error.context(world.logs()))?;
     cluster.down().await
 }
 
@@ -102,7 +96,7 @@ async fn bad_objects_are_refused_with_a_sentence(world: &World<'_>) -> Result<()
 async fn a_first_deployment_goes_through_every_group(world: &World<'_>) -> Result<()> {
     let files = [(ROUTES, Some(&*shop("good-1"))), (CONFIG, Some(&*flags("on")))];
     let commit = world.merge("Open the shop", &files).await?;
-    world.follow_repository().await?;
+    world.follow_repository("None").await?;
     let rollout = world.production(SHOP, &commit, Phase::Succeeded).await?;
     world.production(FLAGS, &commit, Phase::Succeeded).await?;
     let status = rollouts::status(&rollout);
@@ -177,9 +171,12 @@ async fn a_bad_one_is_taken_back(world: &World<'_>) -> Result<()> {
     for group in ["canary", "main"] {
         ensure!(world.assigned(group, "shop").await? == good, "{group} is not back");
     }
-    let unit = world.unit("shop-r").await?;
-    let memory = unit.spec.environments.production;
-    ensure!(memory.rejected.len() == 1 && memory.in_flight.is_none(), "not rejected: {memory:?}");
+    until("the unit to remember that it was rejected", LIMIT, || async {
+        let memory = world.unit("shop-r").await?.spec.environments.production;
+        let done = memory.rejected.len() == 1 && memory.in_flight.is_none();
+        Ok(if done { Look::Done(()) } else { Look::NotYet(format!("{memory:?}")) })
+    })
+    .await?;
     let events = world.cluster.kubectl(&["get", "events", "-n", world::TEAM, "-o", "wide"]).await?;
     ensure!(events.contains("Rejected") || events.contains("Reverting"), "nobody was told:\n{events}");
     Ok(())
