@@ -230,8 +230,10 @@ pub struct RepositoryId {
 pub struct Repository {
     /// What production asks of staging.
     pub staging_evidence: StagingEvidence,
-    /// Environments whose present head was confirmed to remove as many units as it does.
-    pub removals_confirmed: BTreeSet<Environment>,
+    /// The commit that each branch is at, as far as anyone could read it.
+    pub commits: BTreeMap<Environment, String>,
+    /// The commit (or 7 and more of its first digits) whose removal of many units a person confirmed.
+    pub removal_confirmed: Option<String>,
 }
 
 /// What production asks of staging.

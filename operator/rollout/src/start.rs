@@ -6,6 +6,9 @@ use crate::{
     view::{View, target_of},
 };
 
+/// Fewer digits of a commit confirm nothing.
+const COMMIT_DIGITS_MIN: usize = 7;
+
 /// All that a Pending attempt waits for, but for the attempt that has its unit.
 pub(crate) fn blockers(view: &View<'_>, id: &RolloutId, rollout: &Rollout) -> Vec<Waiting> {
     let mut waiting = own_blockers(view, rollout);
@@ -172,21 +175,33 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
     if change.target != Target::Removed {
         return None;
     }
-    let repository = &view.snapshot.units.get(&change.unit)?.repository;
-    let repositories = &view.snapshot.repositories;
-    if repositories.get(repository).is_some_and(|r| r.removals_confirmed.contains(&environment)) {
+    let id = &view.snapshot.units.get(&change.unit)?.repository;
+    let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
+    let (mut removed, mut of) = (Vec::new(), 0);
+    for (unit_id, unit) in units.filter(|(unit_id, _)| view.stable(unit_id, environment) != Target::Removed) {
+        of += 1;
+        // One that was rejected stays until somebody asks for it: it goes with no commit.
+        let rejected = view.memory(unit_id, environment).rejected.contains_key(&Target::Removed);
+        if let Some(Head::Wants { target: Target::Removed, commit, .. }) = unit.heads.get(&environment)
+            && !rejected
+        {
+            removed.push(commit.as_str());
+        }
+    }
+    if removed.len() <= 2 || removed.len() * 10 <= of * 3 {
         return None;
     }
-    let units = view.snapshot.units.iter();
-    let present = units
-        .filter(|(_, unit)| unit.repository == *repository)
-        .filter(|(id, _)| view.stable(id, environment) != Target::Removed);
-    let (mut removed, mut of) = (0, 0);
-    for (id, _) in present {
-        of += 1;
-        removed += usize::from(view.wanted(id, environment) == Some(&Target::Removed));
-    }
-    (removed > 2 && removed * 10 > of * 3).then_some(Waiting::Confirmation { removed, of })
+    let repository = view.snapshot.repositories.get(id);
+    let head = repository.and_then(|repository| repository.commits.get(&environment)).map(String::as_str);
+    let confirmed = repository.and_then(|repository| repository.removal_confirmed.as_deref());
+    // Who confirms the branch's head confirms all that it removes, in whichever commit. A head that moved on
+    // takes back nothing of what came with the confirmed commit alone.
+    let is_confirmed = confirmed.filter(|commit| commit.len() >= COMMIT_DIGITS_MIN).is_some_and(|commit| {
+        head.is_some_and(|head| head.starts_with(commit)) || removed.iter().all(|own| own.starts_with(commit))
+    });
+    let commit = head.or(removed.first().copied()).unwrap_or_default().to_owned();
+    let (removed, repository) = (removed.len(), id.name.clone());
+    (!is_confirmed).then_some(Waiting::Confirmation { removed, of, commit, repository })
 }
 
 /// Those that failed together run again one at a time, oldest first.

@@ -97,6 +97,10 @@ pub enum Waiting {
         removed: usize,
         /// Of how many.
         of: usize,
+        /// The branch's head, which is to be confirmed.
+        commit: String,
+        /// Name of the Repository on which to say so.
+        repository: String,
     },
     /// A group that runs as many units as its nodes accept.
     Room {
@@ -169,8 +173,9 @@ impl Waiting {
             Self::Reference { unit } => format!("{unit}, which it refers to"),
             Self::Referrer { unit } => format!("{unit}, which refers to it, to leave"),
             Self::Claim { claim, unit } => format!("{unit} has {claim}: remove it from one of both"),
-            Self::Confirmation { removed, of } => {
-                format!("confirmation: the commit removes {removed} of {of} units")
+            Self::Confirmation { removed, of, commit, repository } => {
+                let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
+                format!("confirmation: the branch removes {removed} of {of} units; if so: {say}")
             }
             Self::Room { group, most } => {
                 format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")

@@ -58,30 +58,16 @@ pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository
             crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
             crd::StagingEvidence::None => StagingEvidence::None,
         };
-        let removals_confirmed = object.spec.verbs.confirm_removal.as_deref().map(|c| confirmed(stores, &id, c));
-        Some((id, Repository { staging_evidence, removals_confirmed: removals_confirmed.unwrap_or_default() }))
+        let known = object.status.as_ref().map(|status| &status.commits);
+        let commit = |environment: Environment| Some((environment, known?.get(environment.as_str())?.clone()));
+        let repository = Repository {
+            staging_evidence,
+            commits: Environment::ALL.into_iter().filter_map(commit).collect(),
+            removal_confirmed: object.spec.verbs.confirm_removal.clone(),
+        };
+        Some((id, repository))
     };
     stores.repositories.state().into_iter().filter_map(read).collect()
-}
-
-/// Environments in which every removal that is not done yet came with the confirmed commit: the
-/// confirmation of one commit is none of the next.
-fn confirmed(stores: &Stores, id: &RepositoryId, commit: &str) -> BTreeSet<Environment> {
-    let units = stores.units.state_filter(|unit| {
-        unit.spec.repository == id.name && unit.metadata.namespace.as_deref() == Some(id.namespace.as_str())
-    });
-    let of = |environment: Environment, memory: fn(&crd::Unit) -> &crd::Memory| {
-        let mut open = units.iter().map(|unit| memory(unit)).filter_map(|m| {
-            let head = m.head.as_ref().filter(|head| head.digest.is_none())?;
-            let stands = m.stable.as_ref().is_some_and(|stable| stable.digest.is_some());
-            stands.then_some(&head.commit)
-        });
-        let prefix = commit.len() >= 7;
-        open.all(|c| prefix && c.starts_with(commit)).then_some(environment)
-    };
-    let staging = of(Environment::Staging, |unit| &unit.spec.environments.staging);
-    let production = of(Environment::Production, |unit| &unit.spec.environments.production);
-    staging.into_iter().chain(production).collect()
 }
 
 /// What was parsed of revisions so far.

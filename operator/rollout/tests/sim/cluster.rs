@@ -44,6 +44,7 @@ pub struct Cluster {
     /// How far the operator's clock is ahead of it.
     pub skew_ms: i64,
     pub version: u64,
+    pub pushes: u64,
     pub last_plan: Plan,
     pub transcript: Vec<String>,
     pub progress_writes: usize,
@@ -64,6 +65,7 @@ impl Cluster {
             time: NOON,
             skew_ms: 0,
             version: 0,
+            pushes: 0,
             last_plan: Plan::default(),
             transcript: Vec::new(),
             progress_writes: 0,

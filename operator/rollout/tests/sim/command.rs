@@ -49,8 +49,10 @@ impl Cluster {
             ["push", environment, units @ ..] => self.push(environment, units),
             ["unreadable", environment, unit, why] => self.unreadable(environment, unit, why),
             ["evidence", "none"] => self.repository().staging_evidence = StagingEvidence::None,
+            ["confirm", "commit", commit] => self.repository().removal_confirmed = Some((*commit).to_owned()),
             ["confirm", environment] => {
-                let _new = self.repository().removals_confirmed.insert(parse::environment(environment));
+                let repository = self.repository();
+                repository.removal_confirmed = repository.commits.get(&parse::environment(environment)).cloned();
             }
             ["traffic", target, per_second, errors] => self.traffic(target, per_second, errors),
             ["counters", state] => self.world.counters_down = *state == "down",
@@ -132,15 +134,21 @@ impl Cluster {
 
     fn push(&mut self, environment: &str, units: &[&str]) {
         let environment = parse::environment(environment);
-        self.repository();
+        self.pushes += 1;
+        let commit = format!("commit-{:02}", self.pushes);
+        self.repository().commits.insert(environment, commit.clone());
         for word in units {
             let (id, target) = parse::target(word);
             if let Target::Revision(digest) = &target {
                 self.store.revisions.entry(digest.clone()).or_default();
             }
-            let (commit, author) = (format!("commit-of-{word}"), "ada".to_owned());
+            let (commit, author) = (commit.clone(), "ada".to_owned());
             let head = Head::Wants { target, commit, author };
-            self.unit(&id).heads.insert(environment, head);
+            let known = self.unit(&id).heads.get(&environment);
+            // What a later commit leaves alone came with the former.
+            if known.is_none_or(|known| wants(known) != wants(&head)) {
+                self.unit(&id).heads.insert(environment, head);
+            }
         }
     }
 
@@ -311,6 +319,13 @@ impl Cluster {
                 self.transcript.insert(lines, at);
             }
         }
+    }
+}
+
+fn wants(head: &Head) -> Option<&Target> {
+    match head {
+        Head::Wants { target, .. } => Some(target),
+        Head::Unknown { .. } => None,
     }
 }
 
