@@ -21,6 +21,7 @@ use crate::quantities::Span;
     status = "RolloutStatus",
     category = "sluice",
     shortname = "slr",
+    validation = Rule::new("!has(self.spec.retry) || !has(self.status) || !has(self.status.retried) || (has(oldSelf.spec.retry) && self.spec.retry == oldSelf.spec.retry) || self.spec.retry.token != self.status.retried").message("a retry with this token was followed already: to retry once more, set another spec.retry.token, the time for example"),
     printcolumn(name = "Unit", type_ = "string", json_path = ".spec.title"),
     printcolumn(name = "Env", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".spec.revision"),
@@ -86,7 +87,8 @@ pub struct Order {
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub by: String,
-    /// Tells a second order of the same kind from the first: a time, for example.
+    /// Tells a second order of the same kind from the first: a time, for example. A second `retry` needs
+    /// another one than the first.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub token: String,
@@ -143,6 +145,7 @@ pub struct RolloutStatus {
     pub held_since: Option<MicroTime>,
     /// Token of the last `retry` that was followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub retried: Option<String>,
     /// When this status was written; paces the writes that only tell progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
