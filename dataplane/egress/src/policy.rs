@@ -68,7 +68,7 @@ pub fn check_address(address: IpAddr, allow_loopback: bool) -> Result<(), RangeD
         IpAddr::V4(v4) => denied_v4(v4),
         IpAddr::V6(v6) => match embedded_v4(v6) {
             Some(v4) => denied_v4(v4),
-            None => denied_v6(v6),
+            None => denied_v6(v6).or_else(|| perhaps_embedded_v4(v6).into_iter().find_map(denied_if_embedded)),
         },
     };
     match denied {
@@ -112,6 +112,30 @@ fn denied_v6(address: Ipv6Addr) -> Option<RangeDenied> {
     }
 }
 
+/// The IPv4 addresses that an IPv6 one may stand for, depending on what the network is set up for: NAT64 in its
+/// local prefix (RFC 8215) with each length that RFC 6052 has, Teredo, ISATAP.
+fn perhaps_embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = address.octets();
+    let last = Ipv4Addr::new(o[12], o[13], o[14], o[15]);
+    match address.segments() {
+        [0x64, 0xff9b, 1, ..] => vec![
+            Ipv4Addr::new(o[6], o[7], o[9], o[10]),
+            Ipv4Addr::new(o[7], o[9], o[10], o[11]),
+            Ipv4Addr::new(o[9], o[10], o[11], o[12]),
+            last,
+        ],
+        [0x2001, 0, ..] => vec![Ipv4Addr::from_bits(!last.to_bits())],
+        [_, _, _, _, 0 | 0x200, 0x5efe, _, _] => vec![last],
+        [..] => vec![],
+    }
+}
+
+/// Only what nobody can mean: most readings of such an address are not the one that was meant.
+fn denied_if_embedded(address: Ipv4Addr) -> Option<RangeDenied> {
+    denied_v4(address)
+        .filter(|range| matches!(range, RangeDenied::Loopback | RangeDenied::LinkLocal | RangeDenied::Metadata))
+}
+
 /// The IPv4 address that an IPv6 one stands for: mapped, compatible, NAT64 and 6to4. Without this each
 /// would be a way around the list.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
@@ -144,6 +168,12 @@ mod tests {
             ("::127.0.0.1", RangeDenied::Loopback),
             ("64:ff9b::7f00:1", RangeDenied::Loopback),
             ("2002:7f00:1::", RangeDenied::Loopback),
+            ("64:ff9b:1::7f00:1", RangeDenied::Loopback),
+            ("64:ff9b:1:a9fe:a9:fe00::", RangeDenied::Metadata),
+            ("64:ff9b:1:0:a9:fea9:fe00:0", RangeDenied::Metadata),
+            ("2001:0:1:2:3:4:5601:5601", RangeDenied::Metadata),
+            ("fd12::5efe:7f00:1", RangeDenied::Loopback),
+            ("fd12::200:5efe:a9fe:a9fe", RangeDenied::Metadata),
             ("169.254.169.254", RangeDenied::Metadata),
             ("::ffff:169.254.169.254", RangeDenied::Metadata),
             ("fd00:ec2::254", RangeDenied::Metadata),
@@ -164,7 +194,15 @@ mod tests {
 
     #[test]
     fn granted_names_may_be_private_or_public() {
-        for text in ["10.0.0.1", "172.16.0.1", "192.168.1.1", "fd12::1", "93.184.216.34", "2606:2800::1"] {
+        for text in [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "fd12::1",
+            "93.184.216.34",
+            "2606:2800::1",
+            "64:ff9b:1::5db8:d822",
+        ] {
             assert_eq!(check_address(text.parse().unwrap(), false), Ok(()), "{text}");
         }
     }
