@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 pub(crate) struct Place {
     /// Lower case, without port and final dot.
     pub(crate) host: String,
-    /// Unreserved characters decoded, empty segments merged.
+    /// Printable ASCII as it is and all else escaped, without empty segments and parameters.
     pub(crate) path: String,
 }
 
@@ -46,7 +46,8 @@ pub(crate) fn host(authority: &str) -> Result<String, BadPlace> {
     if port_ok && (v6 || named) { Ok(host.to_ascii_lowercase()) } else { Err(BadPlace::Host) }
 }
 
-/// A path in the spelling that rules are matched against.
+/// A path in the spelling that rules are matched against: the one in which all spellings meet that some
+/// upstream reads alike, so that none is a way around a rule.
 pub(crate) fn path(raw: &str) -> Result<Cow<'_, str>, BadPlace> {
     if !raw.starts_with('/') {
         return Err(BadPlace::Path("it does not start with /"));
@@ -56,14 +57,17 @@ pub(crate) fn path(raw: &str) -> Result<Cow<'_, str>, BadPlace> {
         return Ok(Cow::Borrowed(raw));
     }
     let decoded = decode(raw)?;
-    if decoded.split('/').any(|segment| matches!(segment, "." | "..")) {
+    // Servlet containers cut what follows a `;` from a segment, and then look at it.
+    let segments = || decoded.split('/').map(|s| s.split_once(';').map_or(s, |(segment, _parameters)| segment));
+    if segments().any(|segment| matches!(segment, "." | "..")) {
         return Err(BadPlace::Path("it has a segment . or .."));
     }
     let mut merged = String::with_capacity(decoded.len());
-    for char in decoded.chars() {
-        if char != '/' || !merged.ends_with('/') {
-            merged.push(char);
+    for segment in segments().skip(1) {
+        if !merged.ends_with('/') {
+            merged.push('/');
         }
+        merged.push_str(segment);
     }
     Ok(Cow::Owned(merged))
 }
@@ -80,7 +84,8 @@ fn decode(raw: &str) -> Result<String, BadPlace> {
             }
             '\\' => return Err(BadPlace::Path("it has a backslash")),
             c if c.is_control() => return Err(BadPlace::Path("it has a control character")),
-            c => out.push(c),
+            c if c.is_ascii() => out.push(c),
+            c => c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| push(&mut out, byte))?,
         }
     }
     Ok(out)
@@ -99,7 +104,8 @@ fn push(out: &mut String, byte: u8) -> Result<(), BadPlace> {
         b'/' => Err(BadPlace::Path("it has an encoded /")),
         b'\\' => Err(BadPlace::Path("it has an encoded backslash")),
         0..0x20 | 0x7f => Err(BadPlace::Path("it has an encoded control character")),
-        b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
+        // Not `%`: what is escaped twice is not what is escaped once.
+        b if b.is_ascii_graphic() && b != b'%' => {
             out.push(char::from(b));
             Ok(())
         }
@@ -127,6 +133,15 @@ mod tests {
             ("/~x", "/~x"),
             ("/%7ex", "/~x"),
             ("/...", "/..."),
+            ("/v1/users%3Aexport", "/v1/users:export"),
+            ("/%40%24%2b%2C%3d%21%27%28%29%26", "/@$+,=!'()&"),
+            ("/100%25", "/100%25"),
+            ("/caf\u{e9}/x", "/caf%C3%A9/x"),
+            ("/caf%c3%a9/x", "/caf%C3%A9/x"),
+            ("/admin;x/y", "/admin/y"),
+            ("/admin%3bx=1/y;z", "/admin/y"),
+            ("/a/;x/", "/a/"),
+            ("/;x/a", "/a"),
         ] {
             assert_eq!(path(raw).unwrap(), normal, "{raw}");
         }
@@ -143,6 +158,10 @@ mod tests {
             "/..",
             "/%2e%2e/b",
             "/a/.%2E",
+            "/a/..;/b",
+            "/a/..;x=1",
+            "/a/%2e%2e%3B/b",
+            "/.;/b",
             "/a%2fb",
             "/a%2Fb",
             "/a%5cb",

@@ -82,3 +82,27 @@ fn a_route_is_the_most_specific_host_then_exact_then_longest_prefix() {
         assert_eq!(router.find(&place(host, path)), expected, "{host}{path}");
     }
 }
+
+#[test]
+fn no_spelling_of_a_path_is_a_way_around_a_rule() {
+    let mut router = WorkerRouter::new(3);
+    router.add(0, &[rule(&[], &["/v1/users:export"])]);
+    router.add(1, &[rule(&[], &["/caf%C3%A9/*"])]);
+    router.add(2, &[rule(&[], &["/admin/*"])]);
+    let matched = |raw: &str| {
+        let path = crate::place::path(raw).unwrap();
+        matched(&router, "shop.example", &path)
+    };
+    for (raw, worker) in [
+        ("/v1/users:export", 0),
+        ("/v1/users%3Aexport", 0),
+        ("/v1/users%3aexport;v=1", 0),
+        ("/caf%c3%a9/x", 1),
+        ("/caf\u{e9}/x", 1),
+        ("/admin;x/y", 2),
+        ("/admin%3Bx/y", 2),
+        ("//admin/;/y", 2),
+    ] {
+        assert_eq!(matched(raw), [worker], "{raw}");
+    }
+}
