@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sluice_config::{Digest, Revision, UnitRef};
+use sluice_config::{Artifact, Digest, Revision, UnitRef};
 
 use crate::desired::Accepted;
 
@@ -71,6 +71,12 @@ impl Cache {
 
     fn revisions(&self) -> PathBuf {
         self.root.join("revisions")
+    }
+
+    /// Whether the artifact seems to be there: its length is right. Whoever reads it verifies it.
+    pub(crate) fn has_artifact(&self, artifact: &Artifact) -> bool {
+        let path = self.artifacts().join(artifact.digest.as_str());
+        fs::metadata(path).is_ok_and(|m| m.len() == artifact.size)
     }
 
     /// The artifact, if it is there and whole.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use sluice_chain::Runtime;
-use sluice_config::{Digest, Environment, Exception, NodeReport, UnitRef};
+use sluice_config::{Digest, Environment, Exception, NodeReport, Revision, UnitKind, UnitRef};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     report::{self, Identity},
     snapshot::{self, InForce, Member, Retired},
 };
-use loads::Loads;
+use loads::{Loads, Place};
 use saver::Saver;
 
 /// What the control loop is told.
@@ -39,15 +39,18 @@ pub(crate) enum Input {
     AssignmentTrouble(String),
     /// Units that this node keeps on stable.
     KeepStable(BTreeSet<UnitRef>),
+    /// A load found out what its revision says.
+    Known(Key, Arc<Revision>),
     /// A load ended.
     Loaded(Key, Result<Loaded, LoadError>),
     /// A write of the state file ended.
     Saved(Result<(), String>),
     /// The disk cache was swept.
-    Swept,
+    Swept(Result<(), String>),
 }
 
-/// Units without anything to run hold up the first snapshot for so long; then the rest is served.
+/// Units without anything to run hold up the first snapshot for so long; then the rest is served, and those answer as
+/// their `onFailure` says.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Replaced snapshots and ended series are looked after this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -157,9 +160,14 @@ impl Control {
                     self.accepted_at = Instant::now();
                 }
             }
-            Input::Loaded(key, result) => self.loads.ended(&key, result, Instant::now()),
+            Input::Known(key, revision) => self.loads.known(&key, revision),
+            Input::Loaded(key, result) => {
+                if !self.loads.ended(&key, result, Instant::now()) {
+                    self.saver.left_behind();
+                }
+            }
             Input::Saved(result) => self.saver.ended(result, Instant::now()),
-            Input::Swept => self.saver.swept(),
+            Input::Swept(result) => self.saver.swept(result, Instant::now()),
         }
     }
 
@@ -197,13 +205,10 @@ impl Control {
     }
 
     fn decide(&self, wants: &BTreeMap<UnitRef, Want>, now: Instant) -> Decision {
-        let (stages, environment) = match self.desired.accepted() {
-            Some(a) => (a.assignment.stages.as_slice(), a.assignment.environment),
-            None => return Decision::default(),
-        };
+        let Some(place) = self.place() else { return Decision::default() };
         decide::decide(&Inputs {
             wants,
-            progress: &|unit, digest| self.loads.progress(unit, digest, stages, environment),
+            progress: &|unit, digest| self.loads.progress(unit, digest, &place, now),
             current: &self.current,
             fresh: self.fingerprint.is_none(),
             accepted_at: self.accepted_at,
@@ -211,26 +216,17 @@ impl Control {
         })
     }
 
+    fn place(&self) -> Option<Place<'_>> {
+        let assignment = &self.desired.accepted()?.assignment;
+        Some(Place { stages: &assignment.stages, environment: assignment.environment })
+    }
+
     /// Puts the decision in force, if it differs from what is.
     fn swap(&mut self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) {
         let Some(accepted) = self.desired.accepted() else { return };
-        if self.fingerprint.is_none() && !self.may_begin(wants, decision, now) {
+        let members = self.members(wants, decision);
+        if self.fingerprint.is_none() && !self.may_begin(wants, decision, &members, now) {
             return;
-        }
-        let mut members = BTreeMap::new();
-        for (unit, digest) in &decision.running {
-            if let Some(loaded) = self.loads.loaded(unit, digest) {
-                let code = Ok(loaded.code.clone());
-                members.insert(
-                    unit.clone(),
-                    Member { digest: digest.clone(), revision: Arc::clone(&loaded.revision), code },
-                );
-            }
-        }
-        for (unit, digest) in &decision.not_loaded {
-            if let Some((revision, why)) = self.loads.without_code(unit, digest) {
-                members.insert(unit.clone(), Member { digest: digest.clone(), revision, code: Err(why) });
-            }
         }
         let (environment, stages) = (accepted.assignment.environment, accepted.assignment.stages.clone());
         let summary = members.iter().map(|(u, m)| (u.clone(), (m.digest.clone(), m.code.is_ok()))).collect();
@@ -266,15 +262,51 @@ impl Control {
             .collect();
     }
 
+    /// What the decision puts in force.
+    fn members(&self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision) -> BTreeMap<UnitRef, Member> {
+        let mut members = BTreeMap::new();
+        for (unit, digest) in &decision.running {
+            if let Some(loaded) = self.loads.loaded(unit, digest) {
+                let (revision, code) = (Arc::clone(&loaded.revision), Ok(loaded.code.clone()));
+                members.insert(unit.clone(), Member { digest: digest.clone(), revision, code });
+            }
+        }
+        for (unit, digest) in &decision.not_loaded {
+            // What serves goes on without a unit that is new here and on its way; a start does not.
+            let is_new = self.fingerprint.as_ref().is_some_and(|(_, _, served)| !served.contains_key(unit));
+            if is_new && self.loads.is_loading(unit, digest) {
+                continue;
+            }
+            // Any revision of it tells which requests it guards, and what they get while it is not there.
+            let run = wants.get(unit).and_then(|want| want.run.as_ref());
+            let known = [Some(digest), self.current.get(unit), run].into_iter().flatten().find_map(|digest| {
+                let (revision, why) = self.loads.without_code(unit, digest, &self.place()?)?;
+                Some(Member { digest: digest.clone(), revision, code: Err(why) })
+            });
+            members.extend(known.map(|member| (unit.clone(), member)));
+        }
+        members
+    }
+
     /// The first snapshot waits until every unit runs what it should, or what it ran before the
     /// restart: a new pod is not ready without a worker that others have, and a restart does not
-    /// show an older revision for a moment. But not for ever.
-    fn may_begin(&self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) -> bool {
+    /// show an older revision for a moment. But not for ever, unless it is unknown which requests a
+    /// proven worker guards: then none is served, and the pod before this one goes on.
+    fn may_begin(
+        &self,
+        wants: &BTreeMap<UnitRef, Want>,
+        decision: &Decision,
+        members: &BTreeMap<UnitRef, Member>,
+        now: Instant,
+    ) -> bool {
         let complete = wants.iter().filter(|(_, want)| want.run.is_some()).all(|(unit, want)| {
             let runs = decision.running.get(unit);
             runs.is_some() && (runs == want.run.as_ref() || runs == self.current.get(unit))
         });
-        complete || (decision.settled && decision.not_loaded.is_empty()) || now >= self.started_at + PATIENCE
+        let guarded = || decision.not_loaded.keys().all(|u| u.kind != UnitKind::Worker || members.contains_key(u));
+        complete
+            || (decision.settled && decision.not_loaded.is_empty())
+            || (now >= self.started_at + PATIENCE && guarded())
     }
 
     fn save(&mut self, decision: &Decision, needs: &BTreeSet<Key>, now: Instant) {
@@ -290,7 +322,7 @@ impl Control {
             self.applied_generation = accepted.assignment.generation;
         }
         if self.loads.none_in_flight() {
-            self.saver.sweep(needs, self.loads.artifacts());
+            self.saver.sweep(needs, self.loads.artifacts(), now);
         }
     }
 
@@ -320,7 +352,9 @@ impl Control {
     }
 
     fn next_wake(&self) -> Instant {
-        let soonest = [self.look_again, self.loads.next_retry(), self.saver.next_retry()];
+        // Nothing is loaded during a sweep, due or not.
+        let load_at = if self.saver.is_sweeping() { None } else { self.loads.next_retry() };
+        let soonest = [self.look_again, load_at, self.saver.next_retry()];
         let housekeeping = Instant::now() + HOUSEKEEPING;
         soonest.into_iter().flatten().fold(housekeeping, Instant::min)
     }

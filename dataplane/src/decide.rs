@@ -41,8 +41,8 @@ pub(crate) type Key = (UnitRef, Digest);
 pub(crate) struct Decision {
     /// Loaded revisions to serve with.
     pub(crate) running: BTreeMap<UnitRef, Digest>,
-    /// Units that have proven themselves but of which nothing is loaded: they fail as their
-    /// `onFailure` says instead of being absent, so that a security worker is not skipped.
+    /// Units that have proven themselves or were in force, but of which nothing can run: they fail as
+    /// their `onFailure` says instead of being absent, so that a security worker is not skipped.
     pub(crate) not_loaded: BTreeMap<UnitRef, Digest>,
     /// Units that do not run as assigned.
     pub(crate) exceptions: Vec<Exception>,
@@ -127,7 +127,13 @@ pub(crate) fn decide(inputs: &Inputs<'_>) -> Decision {
                     reason,
                     message,
                 });
-                keep(inputs, unit, want, run, inputs.fresh, &mut decision);
+                let is_loaded = matches!((inputs.progress)(unit, run), Progress::Unsaved { .. });
+                if way_back && is_loaded {
+                    // Nothing holds the way back: a restart that loses it is for later.
+                    decision.running.insert(unit.clone(), run.clone());
+                } else {
+                    keep(inputs, unit, want, run, inputs.fresh, &mut decision);
+                }
             }
         }
     }
@@ -166,8 +172,8 @@ fn keep(inputs: &Inputs<'_>, unit: &UnitRef, want: &Want, run: &Digest, anyway: 
         if digest != run || want.stable.is_some() || current == Some(run) || anyway {
             decision.running.insert(unit.clone(), digest.clone());
         }
-    } else if let Some(proven) = &want.stable {
-        decision.not_loaded.insert(unit.clone(), proven.clone());
+    } else if let Some(relied_on) = want.stable.as_ref().or(current) {
+        decision.not_loaded.insert(unit.clone(), relied_on.clone());
     }
 }
 

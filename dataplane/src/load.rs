@@ -7,8 +7,12 @@ use std::{
 };
 
 use sluice_config::{Artifact, Content, Digest, Environment, ExceptionKind, Limits, Revision, UnitRef};
-use sluice_worker::{Compiled, Engine, Identity, Outcome};
-use tokio::sync::Semaphore;
+use sluice_worker::{CompileError, Compiled, Engine, Identity, Outcome};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 
 use crate::{cache::Cache, decide::Key, source::Source};
 
@@ -39,26 +43,53 @@ type Saved = Result<(), String>;
 pub(crate) struct LoadError {
     pub(crate) reason: ExceptionKind,
     pub(crate) message: String,
-    /// The revision, where only its code is missing: its `onFailure` can still be obeyed.
-    pub(crate) revision: Option<Arc<Revision>>,
 }
 
 fn refused(message: impl ToString) -> LoadError {
-    LoadError { reason: ExceptionKind::Refused, message: message.to_string(), revision: None }
+    LoadError { reason: ExceptionKind::Refused, message: message.to_string() }
 }
 
 fn trouble(message: impl ToString) -> LoadError {
-    LoadError { reason: ExceptionKind::LocalTrouble, message: message.to_string(), revision: None }
+    LoadError { reason: ExceptionKind::LocalTrouble, message: message.to_string() }
+}
+
+/// A revision whose content is known, and whose code is not here yet.
+pub(crate) struct Known {
+    pub(crate) revision: Arc<Revision>,
+    saved: Saved,
+}
+
+/// Where an artifact is once it was had.
+enum At {
+    Disk,
+    /// The disk does not take it, and says why. The permit bounds how many are in memory.
+    Memory {
+        bytes: Vec<u8>,
+        why: String,
+        _permit: OwnedSemaphorePermit,
+    },
+}
+
+impl At {
+    fn saved(&self) -> Saved {
+        match self {
+            Self::Disk => Ok(()),
+            Self::Memory { why, .. } => Err(why.clone()),
+        }
+    }
 }
 
 /// Loads revisions. Shared by all loads under way.
+///
+/// All begin at once, so nobody holds an artifact in memory without a permit: a restart with a hundred
+/// of them needs no more memory than one with a few.
 pub(crate) struct Loader {
     cache: Arc<Cache>,
     source: Source,
     engine: Engine,
     /// A label of what workers log.
     group: String,
-    fetches: Semaphore,
+    fetches: Arc<Semaphore>,
     compilations: Semaphore,
     /// By artifact: revisions that differ only in their manifest share their code.
     compiled: Mutex<BTreeMap<Digest, Compiled>>,
@@ -71,65 +102,65 @@ impl Loader {
             source,
             engine,
             group,
-            fetches: Semaphore::new(FETCHES),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
             // Compilation is parallel in itself; what serves keeps half of the CPUs.
             compilations: Semaphore::new(threads.div_ceil(2)),
             compiled: Mutex::new(BTreeMap::new()),
         }
     }
 
+    /// Finds out what a revision says: the first half of a load, and the quick one.
+    pub(crate) async fn know(&self, key: &Key) -> Result<Known, LoadError> {
+        let (revision, saved) = self.revision(&key.0, &key.1).await?;
+        Ok(Known { revision: Arc::new(revision), saved })
+    }
+
     /// Loads a revision; `previous` is what an earlier attempt loaded but could not save.
     pub(crate) async fn load(
         &self,
         key: &Key,
+        known: Known,
         environment: Environment,
         previous: Option<Arc<Loaded>>,
     ) -> Result<Loaded, LoadError> {
         let (unit, digest) = key;
-        let (revision, revision_saved) = self.revision(unit, digest).await?;
-        let revision = Arc::new(revision);
+        let Known { revision, saved } = known;
         let Some(artifact) = revision.artifact.clone() else {
-            return Ok(Loaded { revision, code: None, unsaved: revision_saved.err() });
+            return Ok(Loaded { revision, code: None, unsaved: saved.err() });
         };
         let Content::Worker(worker) = revision.content(environment) else {
             return Err(refused("it has an artifact but is no worker"));
         };
         let identity = Identity { unit: unit.clone(), revision: digest.clone(), group: self.group.clone() };
-        match self.code(artifact, identity, &worker.limits, previous).await {
-            Ok((code, artifact_saved)) => {
-                Ok(Loaded { revision, code: Some(code), unsaved: revision_saved.and(artifact_saved).err() })
+        let previous = previous.and_then(|p| p.code.clone());
+        let (code, artifact_saved) = match previous {
+            Some(code) => (code, self.obtain(&artifact).await?.saved()),
+            None => {
+                let (code, artifact_saved) = self.code(&artifact).await?;
+                warm(&code, identity, &worker.limits).await?;
+                (code, artifact_saved)
             }
-            Err(error) => Err(LoadError { revision: Some(revision), ..error }),
-        }
+        };
+        Ok(Loaded { revision, code: Some(code), unsaved: saved.and(artifact_saved).err() })
     }
 
-    async fn code(
-        &self,
-        artifact: Artifact,
-        identity: Identity,
-        limits: &Limits,
-        previous: Option<Arc<Loaded>>,
-    ) -> Result<(Compiled, Saved), LoadError> {
-        let (bytes, saved) = self.artifact(&artifact).await?;
-        if let Some(code) = previous.and_then(|p| p.code.clone()) {
+    async fn code(&self, artifact: &Artifact) -> Result<(Compiled, Saved), LoadError> {
+        let at = self.obtain(artifact).await?;
+        let saved = at.saved();
+        if let Some(code) = self.compile(artifact, at).await? {
             return Ok((code, saved));
         }
-        let code = self.compile(artifact.digest, bytes).await?;
-        let (warm, limits) = (code.clone(), limits.clone());
-        blocking(move || warm.warm(&Arc::new(identity), &limits)).await?.map_err(|failure| match failure.outcome {
-            // No room for one instance more: full of requests now, not for ever.
-            Outcome::Shed => trouble(failure),
-            Outcome::Next
-            | Outcome::Answered
-            | Outcome::Trap
-            | Outcome::Cpu
-            | Outcome::Wall
-            | Outcome::Memory
-            | Outcome::NotLoaded
-            | Outcome::Invalid
-            | Outcome::Aborted => refused(failure),
-        })?;
-        Ok((code, saved))
+        // Damaged on disk, and gone from there.
+        let at = self.fetch(artifact).await?;
+        let saved = at.saved();
+        let lost = || trouble(format!("the disk does not give back artifact {}", artifact.digest));
+        Ok((self.compile(artifact, at).await?.ok_or_else(lost)?, saved))
+    }
+
+    /// Sees to it that the artifact is on disk, if it can be.
+    async fn obtain(&self, artifact: &Artifact) -> Result<At, LoadError> {
+        let (cache, wanted) = (Arc::clone(&self.cache), artifact.clone());
+        if blocking(move || cache.has_artifact(&wanted)).await? { Ok(At::Disk) } else { self.fetch(artifact).await }
     }
 
     async fn revision(&self, unit: &UnitRef, digest: &Digest) -> Result<(Revision, Saved), LoadError> {
@@ -163,34 +194,44 @@ impl Loader {
         .await
     }
 
-    async fn artifact(&self, artifact: &Artifact) -> Result<(Vec<u8>, Saved), LoadError> {
-        let (cache, digest) = (Arc::clone(&self.cache), artifact.digest.clone());
-        if let Some(bytes) = blocking(move || cache.artifact(&digest)).await? {
-            return Ok((bytes, Ok(())));
-        }
-        let bytes = {
-            let _permit = self.fetches.acquire().await.map_err(trouble)?;
-            self.source.artifact(artifact).await.map_err(trouble)?
-        };
+    async fn fetch(&self, artifact: &Artifact) -> Result<At, LoadError> {
+        let permit = Arc::clone(&self.fetches).acquire_owned().await.map_err(trouble)?;
+        let bytes = self.source.artifact(artifact).await.map_err(trouble)?;
         let (cache, artifact) = (Arc::clone(&self.cache), artifact.clone());
         blocking(move || {
             verify(&artifact, &bytes)?;
-            let saved = cache.put_artifact(&artifact.digest, &bytes).map_err(|e| e.to_string());
-            Ok((bytes, saved))
+            Ok(match cache.put_artifact(&artifact.digest, &bytes) {
+                Ok(()) => At::Disk,
+                Err(error) => At::Memory { bytes, why: error.to_string(), _permit: permit },
+            })
         })
         .await?
     }
 
-    async fn compile(&self, artifact: Digest, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
+    /// Nothing where the disk has no whole artifact any more.
+    async fn compile(&self, artifact: &Artifact, at: At) -> Result<Option<Compiled>, LoadError> {
         let _permit = self.compilations.acquire().await.map_err(trouble)?;
         // Another unit may have had the same artifact compiled while this one waited.
-        if let Some(code) = self.compiled().get(&artifact) {
-            return Ok(code.clone());
+        if let Some(code) = self.compiled().get(&artifact.digest) {
+            return Ok(Some(code.clone()));
         }
+        let bytes = match at {
+            At::Memory { bytes, .. } => bytes,
+            At::Disk => {
+                let (cache, digest) = (Arc::clone(&self.cache), artifact.digest.clone());
+                let Some(bytes) = blocking(move || cache.artifact(&digest)).await? else {
+                    return Ok(None);
+                };
+                bytes
+            }
+        };
         let engine = self.engine.clone();
-        let code = blocking(move || engine.compile(&bytes)).await?.map_err(refused)?;
-        self.compiled().insert(artifact, code.clone());
-        Ok(code)
+        let code = compiling(move || engine.compile(&bytes)).await?.map_err(|error| match error {
+            CompileError::Local(_) => trouble(error),
+            CompileError::Refused(_) | CompileError::Compile(_) | CompileError::Link(_) => refused(error),
+        })?;
+        self.compiled().insert(artifact.digest.clone(), code.clone());
+        Ok(Some(code))
     }
 
     /// Forgets code that no revision in use has.
@@ -229,9 +270,39 @@ fn verify(artifact: &Artifact, bytes: &[u8]) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Runs on a blocking thread. A panic there (a compiler bug) is the revision's end, not the node's.
+/// Starts it once, so that no request finds out that it cannot.
+async fn warm(code: &Compiled, identity: Identity, limits: &Limits) -> Result<(), LoadError> {
+    let (code, limits) = (code.clone(), limits.clone());
+    // What it does at its start takes a thread of its own; timers are the runtime's.
+    let runtime = Handle::current();
+    let warmed = compiling(move || runtime.block_on(code.warm(&Arc::new(identity), &limits))).await?;
+    warmed.map_err(|failure| match failure.outcome {
+        // No room for one instance more: full of requests now, not for ever.
+        Outcome::Shed => trouble(failure),
+        Outcome::Next
+        | Outcome::Answered
+        | Outcome::Trap
+        | Outcome::Cpu
+        | Outcome::Wall
+        | Outcome::Memory
+        | Outcome::NotLoaded
+        | Outcome::Invalid
+        | Outcome::Aborted => refused(failure),
+    })
+}
+
+/// Runs on a blocking thread. A panic there says nothing about the revision.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| refused(format!("loading it panicked: {e}")))
+    spawn_blocking(work).await.map_err(|e| trouble(format!("loading it panicked: {e}")))
+}
+
+/// Runs what the revision's own bytes drive. A panic there (a compiler bug) is the revision's end, not
+/// the node's.
+async fn compiling<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    spawn_blocking(work).await.map_err(|e| {
+        let message = format!("loading it panicked: {e}");
+        if e.is_panic() { refused(message) } else { trouble(message) }
+    })
 }
 
 #[cfg(test)]

@@ -143,6 +143,8 @@ async fn a_stage_that_the_group_does_not_have_is_a_refusal() {
     let exception = exception(&node).await;
     assert_eq!(exception.reason, ExceptionKind::Refused);
     assert!(exception.message.contains("stage `security` is not one of this group's: edge"), "{exception:?}");
+    let answer = get(node.clients, HOST, "/").await.unwrap();
+    assert_eq!(answer.status, 503, "closed, and not simply gone from the chain");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

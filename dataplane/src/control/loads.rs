@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sluice_config::{Content, Digest, Environment, ExceptionKind, Revision, UnitRef};
@@ -17,8 +17,15 @@ use crate::{
     logging,
 };
 
+/// A load that takes longer is an exception while it goes on: it delays no other unit's news.
+const SLOW: Duration = Duration::from_secs(120);
+
 #[derive(Default)]
 struct Load {
+    /// What the revision says; known before its code is here.
+    revision: Option<Arc<Revision>>,
+    /// When the first attempt began.
+    begun_at: Option<Instant>,
     /// How the last attempt ended.
     last: Option<Result<Arc<Loaded>, LoadError>>,
     in_flight: bool,
@@ -58,20 +65,34 @@ impl Loads {
             }
             load.in_flight = true;
             load.retry_at = None;
+            load.begun_at.get_or_insert(now);
             self.tasks += 1;
             let previous = load.last.as_ref().and_then(|r| r.as_ref().ok()).map(Arc::clone);
             let (loader, to, key) = (Arc::clone(&self.loader), self.to.clone(), key.clone());
             drop(tokio::spawn(async move {
-                let result = loader.load(&key, environment, previous).await;
-                // The loop is gone only when the process ends.
+                let result = match loader.know(&key).await {
+                    Ok(known) => {
+                        // The loop is gone only when the process ends.
+                        let _gone = to.send(Input::Known(key.clone(), Arc::clone(&known.revision))).await;
+                        loader.load(&key, known, environment, previous).await
+                    }
+                    Err(error) => Err(error),
+                };
                 let _gone = to.send(Input::Loaded(key, result)).await;
             }));
         }
     }
 
-    pub(super) fn ended(&mut self, key: &Key, result: Result<Loaded, LoadError>, now: Instant) {
+    pub(super) fn known(&mut self, key: &Key, revision: Arc<Revision>) {
+        if let Some(load) = self.loads.get_mut(key) {
+            load.revision = Some(revision);
+        }
+    }
+
+    /// False where nobody needs the revision any more.
+    pub(super) fn ended(&mut self, key: &Key, result: Result<Loaded, LoadError>, now: Instant) -> bool {
         self.tasks = self.tasks.saturating_sub(1);
-        let Some(load) = self.loads.get_mut(key) else { return };
+        let Some(load) = self.loads.get_mut(key) else { return false };
         let (unit, revision) = (&key.0, key.1.short());
         let problem = match &result {
             Ok(Loaded { unsaved: None, .. }) => None,
@@ -102,19 +123,21 @@ impl Loads {
             Some(loaded) => Ok(loaded),
             None => result.map(Arc::new),
         });
+        true
     }
 
-    pub(super) fn progress(
-        &self,
-        unit: &UnitRef,
-        digest: &Digest,
-        stages: &[String],
-        environment: Environment,
-    ) -> Progress {
-        match self.get(unit, digest) {
+    pub(super) fn progress(&self, unit: &UnitRef, digest: &Digest, place: &Place<'_>, now: Instant) -> Progress {
+        let Some(load) = self.get(unit, digest) else {
+            return Progress::Loading;
+        };
+        match &load.last {
+            None if load.begun_at.is_some_and(|at| now.duration_since(at) >= SLOW) => Progress::Failed {
+                reason: ExceptionKind::LocalTrouble,
+                message: format!("still being loaded after {} s", SLOW.as_secs()),
+            },
             None => Progress::Loading,
             Some(Err(error)) => Progress::Failed { reason: error.reason, message: error.message.clone() },
-            Some(Ok(loaded)) => match (stage_problem(&loaded.revision, stages, environment), &loaded.unsaved) {
+            Some(Ok(loaded)) => match (place.problem(&loaded.revision), &loaded.unsaved) {
                 (Some(message), _) => Progress::Failed { reason: ExceptionKind::Refused, message },
                 (None, Some(message)) => Progress::Unsaved { message: message.clone() },
                 (None, None) => Progress::Loaded,
@@ -123,13 +146,27 @@ impl Loads {
     }
 
     pub(super) fn loaded(&self, unit: &UnitRef, digest: &Digest) -> Option<&Arc<Loaded>> {
-        self.get(unit, digest)?.as_ref().ok()
+        self.get(unit, digest)?.last.as_ref()?.as_ref().ok()
     }
 
-    /// A revision whose content is known but not its code, and why.
-    pub(super) fn without_code(&self, unit: &UnitRef, digest: &Digest) -> Option<(Arc<Revision>, String)> {
-        let error = self.get(unit, digest)?.as_ref().err()?;
-        Some((Arc::clone(error.revision.as_ref()?), error.message.clone()))
+    /// Whether no attempt has ended yet.
+    pub(super) fn is_loading(&self, unit: &UnitRef, digest: &Digest) -> bool {
+        self.get(unit, digest).is_none_or(|load| load.last.is_none())
+    }
+
+    /// A revision whose content is known but that cannot run here, and why.
+    pub(super) fn without_code(
+        &self,
+        unit: &UnitRef,
+        digest: &Digest,
+        place: &Place<'_>,
+    ) -> Option<(Arc<Revision>, String)> {
+        let load = self.get(unit, digest)?;
+        match &load.last {
+            Some(Ok(loaded)) => Some((Arc::clone(&loaded.revision), place.problem(&loaded.revision)?)),
+            Some(Err(error)) => Some((Arc::clone(load.revision.as_ref()?), error.message.clone())),
+            None => Some((Arc::clone(load.revision.as_ref()?), "it is still being loaded".into())),
+        }
     }
 
     pub(super) fn none_in_flight(&self) -> bool {
@@ -149,17 +186,25 @@ impl Loads {
         loaded.collect()
     }
 
-    fn get(&self, unit: &UnitRef, digest: &Digest) -> Option<&Result<Arc<Loaded>, LoadError>> {
-        self.loads.get(&(unit.clone(), digest.clone()))?.last.as_ref()
+    fn get(&self, unit: &UnitRef, digest: &Digest) -> Option<&Load> {
+        self.loads.get(&(unit.clone(), digest.clone()))
     }
 }
 
-/// A worker stands in a stage that the assignment has: only the two together can tell.
-fn stage_problem(revision: &Revision, stages: &[String], environment: Environment) -> Option<String> {
-    match revision.content(environment) {
-        Content::Worker(worker) if !stages.contains(&worker.chain.stage) => {
-            Some(format!("stage `{}` is not one of this group's: {}", worker.chain.stage, stages.join(", ")))
+/// Where revisions are to run: what only the assignment can tell of them.
+pub(super) struct Place<'a> {
+    pub(super) stages: &'a [String],
+    pub(super) environment: Environment,
+}
+
+impl Place<'_> {
+    /// A worker stands in a stage that the assignment has: only the two together can tell.
+    fn problem(&self, revision: &Revision) -> Option<String> {
+        match revision.content(self.environment) {
+            Content::Worker(worker) if !self.stages.contains(&worker.chain.stage) => {
+                Some(format!("stage `{}` is not one of this group's: {}", worker.chain.stage, self.stages.join(", ")))
+            }
+            Content::Worker(_) | Content::Routes(_) | Content::Config(_) => None,
         }
-        Content::Worker(_) | Content::Routes(_) | Content::Config(_) => None,
     }
 }

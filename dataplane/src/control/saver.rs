@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sluice_config::{Digest, UnitRef};
@@ -33,7 +33,12 @@ pub(super) struct Saver {
     sweeping: bool,
     /// What the last sweep kept.
     swept: Option<BTreeSet<Digest>>,
+    /// After one that failed.
+    sweep_at: Option<Instant>,
 }
+
+/// After a sweep that failed.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 
 impl Saver {
     pub(super) fn new(cache: Arc<Cache>, loader: Arc<Loader>, to: mpsc::Sender<Input>) -> Self {
@@ -48,6 +53,7 @@ impl Saver {
             retry_at: None,
             sweeping: false,
             swept: None,
+            sweep_at: None,
         }
     }
 
@@ -72,6 +78,10 @@ impl Saver {
             return false;
         }
         if self.saved.as_ref() == Some(&state) {
+            // What could not be written is not wanted any more.
+            self.retry_at = None;
+            self.error = None;
+            self.backoff = Backoff::new();
             return true;
         }
         if self.retry_at.is_some_and(|at| at > now) {
@@ -110,9 +120,10 @@ impl Saver {
 
     /// Removes from disk what nothing needs. Only called while nothing is being loaded, and nothing
     /// is loaded until it is done: it cannot remove what a load has just written.
-    pub(super) fn sweep(&mut self, needs: &BTreeSet<Key>, artifacts: BTreeMap<Digest, Option<Digest>>) {
+    pub(super) fn sweep(&mut self, needs: &BTreeSet<Key>, artifacts: BTreeMap<Digest, Option<Digest>>, now: Instant) {
         let revisions: BTreeSet<Digest> = needs.iter().map(|(_, digest)| digest.clone()).collect();
-        if self.sweeping || self.swept.as_ref() == Some(&revisions) {
+        let early = self.sweep_at.is_some_and(|at| at > now);
+        if self.sweeping || early || self.swept.as_ref() == Some(&revisions) {
             return;
         }
         self.sweeping = true;
@@ -120,15 +131,24 @@ impl Saver {
         let (cache, loader, to) = (Arc::clone(&self.cache), Arc::clone(&self.loader), self.to.clone());
         drop(tokio::task::spawn_blocking(move || {
             loader.keep_only(&artifacts.values().flatten().cloned().collect());
-            if let Err(error) = cache.keep_only(&revisions, &artifacts) {
-                tracing::warn!(%error, "cannot sweep the disk cache");
-            }
-            let _gone = to.blocking_send(Input::Swept);
+            let result = cache.keep_only(&revisions, &artifacts).map_err(|e| e.to_string());
+            let _gone = to.blocking_send(Input::Swept(result));
         }));
     }
 
-    pub(super) fn swept(&mut self) {
+    pub(super) fn swept(&mut self, result: Result<(), String>, now: Instant) {
         self.sweeping = false;
+        self.sweep_at = None;
+        if let Err(error) = result {
+            tracing::warn!(error, "cannot sweep the disk cache");
+            self.swept = None;
+            self.sweep_at = Some(now + SWEEP_PAUSE);
+        }
+    }
+
+    /// A load ended that nobody needs any more: what it wrote is on disk after the last sweep.
+    pub(super) fn left_behind(&mut self) {
+        self.swept = None;
     }
 
     pub(super) fn is_sweeping(&self) -> bool {

@@ -29,6 +29,13 @@ impl World {
 
     /// A process on a directory that an earlier one may have left.
     fn on(dir: tempfile::TempDir) -> Self {
+        let (world, control, from_inputs) = Self::by_hand(dir);
+        drop(tokio::spawn(control.run(from_inputs)));
+        world
+    }
+
+    /// The loop, to be stepped by the test.
+    fn by_hand(dir: tempfile::TempDir) -> (Self, Control, mpsc::Receiver<Input>) {
         let at = |name: &str| -> PathBuf { dir.path().join(name) };
         fs::create_dir_all(at("revisions")).unwrap();
         let cache = Arc::new(Cache::new(at("state")));
@@ -36,8 +43,7 @@ impl World {
         let source = Source { directory: Some(Directory::new(at("revisions"))), api: None, operator: None };
         let engine = Engine::new(&EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
         let metrics = Arc::new(Metrics::new("node".into(), "canary".into(), "boot".into()));
-        let egress =
-            EgressConfig { allow_loopback: true, idle_per_origin_max: 1, idle_timeout: Duration::from_secs(1) };
+        let egress = EgressConfig { allow_loopback: true, ..EgressConfig::default() };
         let recorder = Arc::new(metrics::Handle(Arc::clone(&metrics)));
         let (inputs, from_inputs) = mpsc::channel(16);
         let (ready, is_ready) = watch::channel(false);
@@ -53,8 +59,8 @@ impl World {
             ready,
             reports,
         };
-        drop(tokio::spawn(Control::new(parts, inputs.clone()).run(from_inputs)));
-        Self { dir, inputs, reports: reported, ready: is_ready, in_force }
+        let control = Control::new(parts, inputs.clone());
+        (Self { dir, inputs, reports: reported, ready: is_ready, in_force }, control, from_inputs)
     }
 
     /// Writes a route table to the directory.
@@ -63,32 +69,56 @@ impl World {
             "paths": ["/*"],
             "upstream": {"url": upstream, "connectTimeoutMs": 1000, "responseTimeoutMs": 1000},
         }]}});
-        let revision: Revision = serde_json::from_value(
-            json!({"format": FORMAT, "kind": "Routes", "name": name, "staging": content, "production": content}),
-        )
-        .unwrap();
+        self.write(json!({"format": FORMAT, "kind": "Routes", "name": name, "staging": content, "production": content}))
+    }
+
+    /// Writes the revision of a worker, closed, whose artifact is nowhere.
+    fn worker(&self, name: &str, stage: &str) -> Digest {
+        let content = json!({"worker": {
+            "chain": {"stage": stage, "order": 10},
+            "limits": {"cpuMs": 1000, "wallMs": 10_000, "memoryBytes": 33_554_432},
+            "onFailure": "closed",
+        }});
+        self.write(json!({
+            "format": FORMAT, "kind": "Worker", "name": name,
+            "artifact": {"digest": Digest::of(b"nowhere"), "size": 7},
+            "staging": content, "production": content,
+        }))
+    }
+
+    fn write(&self, revision: serde_json::Value) -> Digest {
+        let revision: Revision = serde_json::from_value(revision).unwrap();
         let digest = revision.digest().unwrap();
         let path = self.dir.path().join("revisions").join(format!("{digest}.json"));
         fs::write(path, serde_json::to_vec(&revision).unwrap()).unwrap();
         digest
     }
 
+    async fn status(&self, host: &str) -> http::StatusCode {
+        let request = http::Request::get("/").header("host", host).body(sluice_egress::empty()).unwrap();
+        let client = sluice_chain::ClientInfo { address: "192.0.2.1:1".parse().unwrap(), tls: false };
+        self.in_force.load_full().unwrap().handle(request, client).await.status()
+    }
+
     async fn assign(&self, generation: u64, entries: Vec<Entry>) {
-        let assignment = Assignment {
-            format: FORMAT,
-            environment: Environment::Production,
-            generation,
-            stages: vec!["edge".into()],
-            entries,
-        };
-        let accepted = Accepted { group: "canary".into(), uid: Some("1".into()), assignment };
-        self.inputs.send(Input::Assignment(accepted)).await.unwrap();
+        self.inputs.send(assignment(generation, entries)).await.unwrap();
     }
 
     async fn until(&mut self, so: impl FnMut(&NodeReport) -> bool) -> NodeReport {
         let patience = Duration::from_secs(60);
         tokio::time::timeout(patience, self.reports.wait_for(so)).await.unwrap().unwrap().clone()
     }
+}
+
+fn assignment(generation: u64, entries: Vec<Entry>) -> Input {
+    let assignment = Assignment {
+        format: FORMAT,
+        environment: Environment::Production,
+        generation,
+        stages: vec!["edge".into()],
+        entries,
+    };
+    Input::Assignment(Accepted { group: "canary".into(), uid: Some("1".into()), assignment })
 }
 
 fn entry(name: &str, revision: &Digest, stable: Option<&Digest>, since: u64) -> Entry {
@@ -173,4 +203,112 @@ async fn news_that_cannot_be_read_changes_nothing_and_is_told() {
     world.assign(2, vec![]).await;
     let report = world.until(|r| r.applied_generation == 2).await;
     assert_eq!(report.last_error, None);
+}
+
+/// Hands the loop what its loads tell until all of them have ended, but for what `keep_back` names.
+async fn take_loads(control: &mut Control, inputs: &mut mpsc::Receiver<Input>, loads: usize, keep_back: UnitKind) {
+    let mut ended = 0;
+    while ended < loads {
+        let input = inputs.recv().await.unwrap();
+        match &input {
+            Input::Loaded(key, _) => {
+                ended += 1;
+                if key.0.kind != keep_back {
+                    control.take(input);
+                }
+            }
+            _ => control.take(input),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_still_loads_when_patience_ends_is_not_skipped() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let (shop, auth) = (world.routes("shop", "http://127.0.0.1:1"), world.worker("auth", "edge"));
+    let auth = Entry { kind: UnitKind::Worker, ..entry("auth", &auth, Some(&auth), 1) };
+    control.take(assignment(1, vec![entry("shop", &shop, None, 1), auth]));
+    let start = control.started_at;
+    control.step(start);
+    take_loads(&mut control, &mut inputs, 2, UnitKind::Worker).await;
+    control.step(start + PATIENCE - Duration::from_secs(1));
+    assert!(!*world.ready.borrow());
+    control.step(start + PATIENCE);
+    assert!(*world.ready.borrow());
+    assert_eq!(world.status("shop.example").await, 503, "closed, and not there yet");
+    let reported = |control: &mut Control, at| {
+        control.step(at);
+        control.applied_generation
+    };
+    assert_eq!(reported(&mut control, start + PATIENCE), 0);
+    // It holds up the news of others no longer than so.
+    let slow = start + Duration::from_secs(120);
+    control.step(slow);
+    let saved = loop {
+        if let input @ Input::Saved(_) = inputs.recv().await.unwrap() {
+            break input;
+        }
+    };
+    control.take(saved);
+    assert_eq!(reported(&mut control, slow), 1);
+    assert_eq!(world.reports.borrow().exceptions[0].reason, ExceptionKind::LocalTrouble);
+    assert_eq!(world.status("shop.example").await, 503);
+}
+
+#[tokio::test]
+async fn nobody_is_served_while_it_is_unknown_what_a_proven_worker_guards() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let (shop, lost) = (world.routes("shop", "http://127.0.0.1:1"), Digest::of(b"nowhere yet"));
+    let auth = Entry { kind: UnitKind::Worker, ..entry("auth", &lost, Some(&lost), 1) };
+    control.take(assignment(1, vec![entry("shop", &shop, None, 1), auth]));
+    let start = control.started_at;
+    control.step(start);
+    take_loads(&mut control, &mut inputs, 2, UnitKind::Config).await;
+    control.step(start + 2 * PATIENCE);
+    assert!(!*world.ready.borrow());
+}
+
+#[tokio::test]
+async fn a_worker_new_to_a_node_that_serves_is_absent_until_it_is_loaded() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let (shop, auth) = (world.routes("shop", "http://127.0.0.1:1"), world.worker("auth", "edge"));
+    control.take(assignment(1, vec![entry("shop", &shop, None, 1)]));
+    let start = control.started_at;
+    control.step(start);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Config).await;
+    control.step(start);
+    assert_eq!(world.status("shop.example").await, 502, "nobody listens there");
+    let auth = Entry { kind: UnitKind::Worker, ..entry("auth", &auth, Some(&auth), 2) };
+    control.take(assignment(2, vec![entry("shop", &shop, None, 1), auth]));
+    control.step(start);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Worker).await;
+    control.step(start + decide::GRACE);
+    assert_eq!(world.status("shop.example").await, 502);
+}
+
+#[tokio::test]
+async fn a_write_that_became_moot_leaves_nothing_to_be_tried_again() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let shop = world.routes("shop", "http://127.0.0.1:1");
+    control.take(assignment(1, vec![entry("shop", &shop, None, 1)]));
+    let now = control.started_at;
+    control.step(now);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Config).await;
+    control.step(now);
+    loop {
+        let input = inputs.recv().await.unwrap();
+        let is_saved = matches!(input, Input::Saved(_));
+        control.take(input);
+        if is_saved {
+            break;
+        }
+    }
+    // A change that cannot be written, and is taken back.
+    control.take(Input::KeepStable([UnitRef::new(UnitKind::Routes, "team", "other")].into()));
+    control.step(now);
+    control.take(Input::Saved(Err("disk full".into())));
+    control.take(Input::KeepStable(BTreeSet::new()));
+    control.step(now);
+    assert_eq!(control.saver.next_retry(), None);
+    assert_eq!(control.saver.error(), None);
 }

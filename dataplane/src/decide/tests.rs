@@ -152,6 +152,26 @@ fn the_way_back_waits_for_no_batch() {
 }
 
 #[test]
+fn the_way_back_waits_for_no_disk() {
+    let decision = Case::new()
+        .wants("a", "a1", Some("a1"), 7)
+        .runs("a", "a2")
+        .is("a", "a1", Progress::Unsaved { message: "disk full".into() })
+        .decide();
+    assert_eq!(runs(&decision, "a"), Some(digest("a1")));
+    assert_eq!(decision.exceptions[0].reason, ExceptionKind::LocalTrouble);
+}
+
+#[test]
+fn a_unit_that_was_in_force_and_can_no_longer_run_is_not_simply_gone() {
+    let mut case = Case::new().wants("a", "a1", None, 1).runs("a", "a1");
+    case = case.is("a", "a1", failed("its stage is gone"));
+    let decision = case.decide();
+    assert!(decision.running.is_empty());
+    assert_eq!(decision.not_loaded, [(unit("a"), digest("a1"))].into());
+}
+
+#[test]
 fn a_refused_revision_delays_nobody_and_keeps_the_last_good_one() {
     let decision = Case::new()
         .wants("a", "a2", Some("a1"), 7)

@@ -28,14 +28,17 @@ use wasmtime_wasi_http::{
 use crate::{
     Ended, Failure, Identity, Outcome,
     bodies::ToGuest,
+    compile::is_local,
     meter::{Meter, Tick},
     state::{Boxed, State},
 };
 
 /// Bytes that a guest may hand to the host in one call of a host function.
 const HOSTCALL_BYTES_MAX: usize = 4 << 20;
-/// How long the dry start of a component may take, in milliseconds.
-const WARM_TICKS: u64 = 10_000;
+/// What a component may use at its dry start: CPU, so that a starved node is not taken for a slow component, and an
+/// end to waiting for nothing. A call is bounded by its own limits.
+const WARM_CPU_MS: u64 = 10_000;
+const WARM_WALL_MS: u64 = 30_000;
 
 /// Resolves with a response from the chain or an upstream.
 pub type NextFuture = Boxed<Result<Response<Body>, EgressError>>;
@@ -50,6 +53,7 @@ pub trait Calls: Send + Sync + 'static {
     fn ended(&self, ended: Ended);
 }
 
+type Run = Boxed<wasmtime::Result<()>>;
 type Answer = Arc<Mutex<Option<Result<Response<WasiBody>, ErrorCode>>>>;
 
 pub(crate) async fn call(
@@ -83,21 +87,28 @@ pub(crate) async fn call(
 }
 
 /// See [`Compiled::warm`](crate::Compiled::warm).
-pub(crate) fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
-    let meter = Arc::new(Meter::new(limits));
+pub(crate) async fn warm(pre: ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
+    let limits = Limits { cpu_ms: WARM_CPU_MS, wall_ms: WARM_WALL_MS, memory_bytes: limits.memory_bytes };
+    let meter = Arc::new(Meter::new(&limits));
     let state = State::new(identity, limits.memory_bytes, meter.clone(), Arc::new(NoCalls));
-    let mut store = Store::new(pre.engine(), state);
-    store.limiter(|state| &mut state.limiter);
-    // What a component does at its start is bounded here, in ticks; a call is bounded by its own limits.
-    store.set_epoch_deadline(WARM_TICKS);
-    store.epoch_deadline_trap();
-    match futures::executor::block_on(pre.instantiate_async(&mut store)) {
+    within(meter.clone(), identity, Box::pin(start(pre, state, meter))).await
+}
+
+/// Runs something of a guest's to its end or to its limits.
+async fn within(meter: Arc<Meter>, identity: &Arc<Identity>, guest: Run) -> Result<(), Failure> {
+    let mut running = Running { guest: Some(guest), alarm: None, meter, calls: None, identity: identity.clone() };
+    poll_fn(|cx| running.poll_guest(cx)).await
+}
+
+async fn start(pre: ProxyPre<State>, state: State, meter: Arc<Meter>) -> wasmtime::Result<()> {
+    let mut store = store(&pre, state, meter);
+    match pre.instantiate_async(&mut store).await {
         Ok(_) => Ok(()),
-        Err(error) => {
-            let failure = failure(&error);
-            let memory = failure.outcome == Outcome::Trap && meter.was_memory_denied();
-            Err(if memory { Failure { outcome: Outcome::Memory, ..failure } } else { failure })
-        }
+        Err(error) => Err(match error.downcast_ref::<I32Exit>() {
+            // At its start, `exit(0)` is no way to go on, either.
+            Some(exit) => wasmtime::Error::msg(format!("it exits with status {} at its start", exit.0)),
+            None => error,
+        }),
     }
 }
 
@@ -116,6 +127,21 @@ impl Calls for NoCalls {
     fn ended(&self, _: Ended) {}
 }
 
+/// A store under its limits.
+fn store(pre: &ProxyPre<State>, state: State, meter: Arc<Meter>) -> Store<State> {
+    let mut store = Store::new(pre.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| match meter.tick() {
+        Tick::Continue => Ok(UpdateDeadline::Continue(1)),
+        // Tokio's own yield lets sockets and timers have their turn.
+        Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+        Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
+    });
+    store
+}
+
 /// The guest's whole run: the store lives and dies in here.
 async fn guest(
     pre: ProxyPre<State>,
@@ -124,18 +150,9 @@ async fn guest(
     answer: Answer,
     request: Request<Body>,
 ) -> wasmtime::Result<()> {
-    let mut store = Store::new(pre.engine(), state);
-    store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_epoch_deadline(1);
-    let ticks = meter.clone();
-    store.epoch_deadline_callback(move |_| match ticks.tick() {
-        Tick::Continue => Ok(UpdateDeadline::Continue(1)),
-        // Tokio's own yield lets sockets and timers have their turn.
-        Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
-        Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
-    });
-    let request = request.map(|body| ToGuest::new(body, meter.clone()));
+    let mut store = store(&pre, state, meter.clone());
+    let request = request.map(|body| ToGuest::served(body, meter.clone()));
+    let ends = meter.clone();
     let http = &mut store.data_mut().http();
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |response| {
@@ -143,13 +160,16 @@ async fn guest(
         *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
     })?;
     let proxy = pre.instantiate_async(&mut store).await?;
-    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+    let result = proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
+    // With the store such a body would seem to end well.
+    ends.left(store.data_mut().bodies_left());
+    result
 }
 
 /// A call that is not over.
 struct Running {
     /// Dropped at its end: with it go store, instance and pool slot.
-    guest: Option<Boxed<wasmtime::Result<()>>>,
+    guest: Option<Run>,
     /// Wakes the call when its wall limit may be over.
     alarm: Option<Pin<Box<Sleep>>>,
     meter: Arc<Meter>,
@@ -315,6 +335,9 @@ fn failure(error: &wasmtime::Error) -> Failure {
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return failure(Outcome::Shed, "no room for another call".to_owned());
     }
+    if is_local(error) {
+        return failure(Outcome::Shed, format!("the machine has no room for another call: {error:#}"));
+    }
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(status)) => failure(Outcome::Trap, format!("it exited with status {status}")),
         None => {
@@ -380,5 +403,22 @@ impl http_body::Body for Driven {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_config::{Digest, UnitKind, UnitRef};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_that_waits_for_ever_is_ended() {
+        let unit = UnitRef::new(UnitKind::Worker, "team", "waits");
+        let identity = Arc::new(Identity { unit, revision: Digest::of(b"waits"), group: "canary".into() });
+        let limits = Limits { cpu_ms: 1_000, wall_ms: 20, memory_bytes: 1 << 20 };
+        let start = Box::pin(std::future::pending());
+        let failure = within(Arc::new(Meter::new(&limits)), &identity, start).await.unwrap_err();
+        assert_eq!(failure.outcome, Outcome::Wall);
     }
 }

@@ -97,11 +97,11 @@ async fn each_call_gets_a_fresh_instance_and_gives_it_back() {
     }
 }
 
-#[test]
-fn a_dry_start_finds_what_cannot_start() {
+#[tokio::test]
+async fn a_dry_start_finds_what_cannot_start() {
     let compiled = engine().compile(&wasm("faults")).unwrap();
-    assert_eq!(compiled.warm(&identity(), &LIMITS), Ok(()));
+    assert_eq!(compiled.warm(&identity(), &LIMITS).await, Ok(()));
     let tiny = Limits { memory_bytes: 1 << 10, ..LIMITS };
-    let failure = compiled.warm(&identity(), &tiny).unwrap_err();
+    let failure = compiled.warm(&identity(), &tiny).await.unwrap_err();
     assert_eq!(failure.outcome, Outcome::Memory, "{failure}");
 }
