@@ -46,10 +46,11 @@ use drain::Phase;
 use metrics::Metrics;
 use source::{Directory, Operator, Source};
 
-/// `next` calls a request may make, over all workers.
+/// `next` calls a request may make, over all workers, beyond one for each of them.
 const NEXT_BUDGET: u32 = 64;
+/// One unit has at most this part of the worker instances at once: when what it waits for is slow, the others go on.
+const UNIT_SHARE: u32 = 2;
 const UPSTREAM_IDLE_PER_ORIGIN: usize = 64;
-const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Inputs that the control loop has not taken yet; more wait where they come from.
 const INPUTS: usize = 256;
 const BACKLOG: u32 = 4096;
@@ -181,9 +182,14 @@ fn chain_runtime(args: &Args, metrics: &Arc<Metrics>) -> Runtime {
     let egress = Egress::new(EgressConfig {
         allow_loopback: args.allow_loopback,
         idle_per_origin_max: UPSTREAM_IDLE_PER_ORIGIN,
-        idle_timeout: UPSTREAM_IDLE_TIMEOUT,
+        ..EgressConfig::default()
     });
-    let config = RuntimeConfig { group: args.group.clone(), requests_max: args.requests_max, next_budget: NEXT_BUDGET };
+    let config = RuntimeConfig {
+        requests_max: args.requests_max,
+        unit_calls_max: (args.instances_max / UNIT_SHARE).max(1) as usize,
+        next_budget: NEXT_BUDGET,
+        ..RuntimeConfig::new(args.group.clone())
+    };
     Runtime::new(config, egress, Arc::new(metrics::Handle(Arc::clone(metrics))))
 }
 

@@ -1,9 +1,13 @@
 //! From what a group should run to a snapshot that requests run on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
-use sluice_egress::{Egress, Origin, Policy, Target};
+use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, Policy, Target};
 use sluice_worker::{Compiled, Identity};
 use tokio::sync::Semaphore;
 
@@ -20,14 +24,25 @@ pub struct RuntimeConfig {
     /// Requests inside the chain at once; what is above gets 503. The engine's `instances_max`
     /// should be this times the longest chain.
     pub requests_max: usize,
-    /// `next` calls a request may make, over all workers.
+    /// Calls of one unit at once, over all its revisions; what is above is shed. Less than the engine has
+    /// room for: a unit that waits for a slow upstream leaves the others theirs.
+    pub unit_calls_max: usize,
+    /// `next` calls a request may make, over all workers, beyond one for each worker of the chain.
     pub next_budget: u32,
+    /// How long a client may send nothing in the middle of a request's body.
+    pub body_idle: Duration,
 }
 
 impl RuntimeConfig {
     /// The defaults for a node of this group.
     pub fn new(group: impl Into<String>) -> Self {
-        Self { group: group.into(), requests_max: 10_000, next_budget: 64 }
+        Self {
+            group: group.into(),
+            requests_max: 10_000,
+            unit_calls_max: 500,
+            next_budget: 64,
+            body_idle: IDLE_TIMEOUT,
+        }
     }
 }
 
@@ -42,6 +57,21 @@ pub(crate) struct Shared {
     pub(crate) egress: Egress,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
+    /// What units have left of their calls at once. Snapshots come and go; calls under way still count.
+    shares: Mutex<BTreeMap<UnitRef, Weak<Semaphore>>>,
+}
+
+impl Shared {
+    fn share(&self, unit: &UnitRef) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| share.strong_count() > 0);
+        if let Some(share) = shares.get(unit).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::new(Semaphore::new(self.config.unit_calls_max.min(Semaphore::MAX_PERMITS)));
+        shares.insert(unit.clone(), Arc::downgrade(&share));
+        share
+    }
 }
 
 /// What a group should run, loaded.
@@ -108,12 +138,22 @@ pub struct Snapshot {
     pub(crate) policy: Policy,
 }
 
+impl Snapshot {
+    /// `next` calls that a request may make: passing on once is every worker's right, however many there are.
+    pub(crate) fn next_budget(&self) -> u32 {
+        let workers = u32::try_from(self.stations.len()).unwrap_or(u32::MAX);
+        self.shared.config.next_budget.saturating_add(workers)
+    }
+}
+
 /// A worker at its place in the chain.
 pub(crate) struct Station {
     pub(crate) identity: Arc<Identity>,
     pub(crate) limits: Limits,
     pub(crate) on_failure: OnFailure,
     pub(crate) code: Code,
+    /// Its unit's calls at once.
+    pub(crate) share: Arc<Semaphore>,
     /// The origins of its `fetch` bindings.
     pub(crate) policy: Policy,
     pub(crate) counts: Arc<dyn UnitRecorder>,
@@ -131,7 +171,7 @@ impl Runtime {
     #[must_use]
     pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
         let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
-        Self { shared: Arc::new(Shared { config, egress, recorder, admission }) }
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission, shares: Mutex::default() }) }
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in
@@ -195,6 +235,7 @@ impl Runtime {
             BindingKind::Fetch { origins } => origins,
         });
         Station {
+            share: self.shared.share(&loaded.unit),
             policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
             identity: Arc::new(Identity {
                 unit: loaded.unit,

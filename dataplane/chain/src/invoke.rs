@@ -14,6 +14,7 @@ use http::{
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
 use sluice_worker::{Calls, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
@@ -53,8 +54,13 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
             tracing::debug!(unit = %station.identity.unit, why, "not loaded");
             station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::NotLoaded, own: Duration::ZERO });
             passage.mark_fault(worker);
-            return without(&passage, workers, worker, Some(request)).await;
+            return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
+    };
+    let Ok(share) = station.share.clone().try_acquire_owned() else {
+        tracing::debug!(unit = %station.identity.unit, "shed: it has all the calls at once that one unit may have");
+        station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::Shed, own: Duration::ZERO });
+        return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
     };
     let keeps = station.on_failure != OnFailure::Closed;
     let (request, again) = if keeps {
@@ -69,6 +75,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         workers: Mutex::new(workers),
         worker,
         inner: Inner::new(station.on_failure == OnFailure::Open),
+        _share: share,
     });
     let called = compiled.call(&station.identity, &station.limits, turn.clone(), request).await;
     match called {
@@ -83,10 +90,17 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
     }
 }
 
-/// The policy of a worker that was not called: nothing of the request is lost.
-async fn without(passage: &Arc<Passage>, workers: WorkerSet, worker: usize, request: Option<Request<Body>>) -> Reply {
-    let closed =
-        || Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed"), maker: Maker::Worker(worker) };
+/// The policy of a worker that is not there, or not any more, with the request where nothing of it is lost.
+/// `maker` is who answers for it where the policy is 503.
+async fn without(
+    passage: &Arc<Passage>,
+    workers: WorkerSet,
+    worker: usize,
+    request: Option<Request<Body>>,
+    maker: Maker,
+) -> Reply {
+    let why = if maker == Maker::Proxy { "no room for a worker" } else { "a worker failed" };
+    let closed = || Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, why), maker };
     let Some(request) = request else {
         return closed();
     };
@@ -108,6 +122,8 @@ struct Turn {
     workers: Mutex<WorkerSet>,
     worker: usize,
     inner: Arc<Inner>,
+    /// Held until the call is over, its response's body included.
+    _share: OwnedSemaphorePermit,
 }
 
 impl Turn {
@@ -145,16 +161,18 @@ impl Turn {
             None => {}
         }
         let workers = lock(&self.workers).clone();
+        // To find no room is nobody's fault, and no evidence against a revision.
+        let maker = if failure.outcome == Outcome::Shed { Maker::Proxy } else { Maker::Worker(self.worker) };
         let on_failure = passage.station(self.worker).on_failure;
         if self.inner.was_called() && on_failure == OnFailure::Open {
             match self.inner.recover(|| passage.went_upstream()).await {
                 Recovered::Reply(reply) => return reply,
-                Recovered::Lost => return without(passage, workers, self.worker, None).await,
+                Recovered::Lost => return without(passage, workers, self.worker, None, maker).await,
                 Recovered::Unsent => {}
             }
         }
         let request = again.and_then(|(head, kept)| Some(head.request(kept.recover()?)));
-        without(passage, workers, self.worker, request).await
+        without(passage, workers, self.worker, request, maker).await
     }
 }
 

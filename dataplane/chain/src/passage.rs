@@ -60,15 +60,23 @@ pub(crate) struct Passage {
     sent: AtomicU32,
     began: Instant,
     next_left: AtomicU32,
-    marks: Mutex<Vec<Mark>>,
+    marks: Mutex<Marks>,
     /// Held until the last worker has ended.
     _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Marks {
+    workers: Vec<Mark>,
+    /// The request has been counted: what happens from now on is told by itself.
+    counted: bool,
 }
 
 /// What a worker did in this request.
 struct Mark {
     worker: usize,
     own_5xx: bool,
+    /// Also once its own 5xx is counted: a request is charged once.
     fault: bool,
 }
 
@@ -82,7 +90,7 @@ impl Passage {
         began: Instant,
     ) -> Self {
         Self {
-            next_left: AtomicU32::new(snapshot.shared.config.next_budget),
+            next_left: AtomicU32::new(snapshot.next_budget()),
             snapshot,
             route,
             authority,
@@ -133,29 +141,33 @@ impl Passage {
         self.sent.load(Relaxed) > 0
     }
 
-    fn marks(&self) -> MutexGuard<'_, Vec<Mark>> {
+    fn marks(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, worker: usize) {
-        let mut marks = self.marks();
-        if marks.iter().all(|m| m.worker != worker) {
-            marks.push(Mark { worker, own_5xx: false, fault: false });
-        }
-    }
-
-    fn mark(&self, worker: usize, change: impl FnOnce(&mut Mark)) {
-        if let Some(mark) = self.marks().iter_mut().find(|m| m.worker == worker) {
-            change(mark);
+        let workers = &mut self.marks().workers;
+        if workers.iter().all(|m| m.worker != worker) {
+            workers.push(Mark { worker, own_5xx: false, fault: false });
         }
     }
 
     pub(crate) fn mark_fault(&self, worker: usize) {
-        self.mark(worker, |m| m.fault = true);
+        let mut marks = self.marks();
+        let counted = marks.counted;
+        let Some(mark) = marks.workers.iter_mut().find(|m| m.worker == worker) else {
+            return;
+        };
+        if counted && !mark.fault {
+            self.station(worker).counts.broke_off();
+        }
+        mark.fault = true;
     }
 
     pub(crate) fn mark_own_5xx(&self, worker: usize) {
-        self.mark(worker, |m| m.own_5xx = true);
+        if let Some(mark) = self.marks().workers.iter_mut().find(|m| m.worker == worker) {
+            mark.own_5xx = true;
+        }
     }
 
     /// Counts the request for each unit that it went through.
@@ -165,7 +177,9 @@ impl Passage {
             Maker::Client => Class::C499,
             Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Proxy | Maker::Sender => class,
         };
-        for mark in self.marks().iter() {
+        let mut marks = self.marks();
+        marks.counted = true;
+        for mark in &mut marks.workers {
             let origin = match maker {
                 Maker::Worker(worker) if worker == mark.worker => Origin::Own,
                 Maker::Worker(_) | Maker::Route => Origin::Other,
@@ -176,7 +190,9 @@ impl Passage {
             let hidden = mark.own_5xx && class != Class::C5xx;
             let (class, origin) = if hidden { (Class::C5xx, Origin::Own) } else { (class, origin) };
             self.station(mark.worker).counts.request(RequestRecord { class, origin, fault: mark.fault, duration });
+            mark.fault |= class == Class::C5xx && origin == Origin::Own;
         }
+        drop(marks);
         let origin = match maker {
             Maker::Route => Origin::Own,
             Maker::Worker(_) => Origin::Other,

@@ -20,6 +20,9 @@ pub trait UnitRecorder: Send + Sync + 'static {
     fn call(&self, record: CallRecord);
     /// A request that went through the unit has its response's head, or its client left before.
     fn request(&self, record: RequestRecord);
+    /// The unit failed in a request that was recorded as without its fault: its response broke off after the head.
+    /// Told once a request.
+    fn broke_off(&self);
 }
 
 /// `sluice_worker_calls_total`, `sluice_worker_seconds`.
@@ -40,8 +43,8 @@ pub struct RequestRecord {
     pub class: Class,
     /// Who made the response, as this unit sees it.
     pub origin: Origin,
-    /// The unit itself failed in this request: trap, limit, invalid, not loaded, shed, aborted. Also
-    /// where `onFailure: open` hid it.
+    /// The unit itself failed in this request: trap, limit, invalid, not loaded, aborted; a route that
+    /// names what nobody can reach. Also where `onFailure: open` hid it.
     pub fault: bool,
     /// From the request's head to the response's head.
     pub duration: Duration,

@@ -100,6 +100,36 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, EgressError> {
     }
     match lookup_host((origin.host(), origin.port())).await {
         Ok(found) => Ok(found.collect()),
-        Err(error) => Err(EgressError::Resolve { origin: origin.clone(), why: error.to_string() }),
+        Err(error) => Err(unresolved(origin.clone(), error.to_string())),
+    }
+}
+
+/// What the C libraries say of a name that nobody has; the standard library passes on no more than the text.
+const UNKNOWN: [&str; 3] =
+    ["Name or service not known", "No address associated with hostname", "Name does not resolve"];
+
+/// A name that does not exist is the fault of whoever wrote it; a resolver that fails is not. In doubt it is
+/// the resolver.
+fn unresolved(origin: Origin, why: String) -> EgressError {
+    if UNKNOWN.iter().any(|text| why.contains(text)) {
+        EgressError::Unknown { origin, why }
+    } else {
+        EgressError::Resolve { origin, why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fault;
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told_from_a_resolver_that_fails() {
+        let fault = |why: &str| unresolved("http://shop".parse().unwrap(), why.to_owned()).fault();
+        let lookup = |detail: &str| format!("failed to lookup address information: {detail}");
+        assert_eq!(fault(&lookup("Name or service not known")), Fault::Named);
+        assert_eq!(fault(&lookup("Name does not resolve")), Fault::Named);
+        assert_eq!(fault(&lookup("Temporary failure in name resolution")), Fault::Upstream);
+        assert_eq!(fault("Too many open files (os error 24)"), Fault::Upstream);
     }
 }

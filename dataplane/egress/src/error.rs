@@ -29,7 +29,15 @@ pub enum EgressError {
         /// What is wrong with it.
         why: String,
     },
-    /// The name does not resolve.
+    /// There is no such name.
+    #[error("{origin} is no name that exists: {why}")]
+    Unknown {
+        /// What was asked for.
+        origin: Origin,
+        /// What the resolver said.
+        why: String,
+    },
+    /// The name cannot be resolved now.
     #[error("{origin} does not resolve: {why}")]
     Resolve {
         /// What was asked for.
@@ -80,9 +88,9 @@ pub enum EgressError {
 /// Whose fault an [`EgressError`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Whoever named the origin: not granted, denied, does not resolve.
+    /// Whoever named the origin: not granted, denied, no such name.
     Named,
-    /// The upstream's.
+    /// The upstream's, or that of a resolver that is away: every route has it then, whatever its revision.
     Upstream,
     /// Whoever sent the request.
     Sender,
@@ -93,12 +101,14 @@ impl EgressError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::NotGranted { .. } | Self::AddressDenied { .. } | Self::Unnamed { .. } | Self::Resolve { .. } => {
+            Self::NotGranted { .. } | Self::AddressDenied { .. } | Self::Unnamed { .. } | Self::Unknown { .. } => {
                 Fault::Named
             }
-            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } | Self::Broken { .. } => {
-                Fault::Upstream
-            }
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Broken { .. } => Fault::Upstream,
             Self::Budget | Self::Request(_) => Fault::Sender,
         }
     }
@@ -110,6 +120,7 @@ impl EgressError {
             Self::NotGranted { .. }
             | Self::AddressDenied { .. }
             | Self::Unnamed { .. }
+            | Self::Unknown { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }

@@ -93,7 +93,9 @@ pub(super) struct Cells {
     pub(super) own: Histogram,
     requests: [[AtomicU64; ORIGINS.len()]; CLASSES.len()],
     pub(super) duration: Histogram,
-    /// Own 5xx without fault: faults are counted by `call`, and each failed request counts once.
+    /// Requests, not calls: a worker may be called again and again in one.
+    faults: AtomicU64,
+    /// Own 5xx without fault: each failed request counts once.
     errors_self: AtomicU64,
 }
 
@@ -106,9 +108,15 @@ impl UnitRecorder for Cells {
     fn request(&self, record: RequestRecord) {
         self.requests[class_index(record.class)][origin_index(record.origin)].fetch_add(1, Ordering::Relaxed);
         self.duration.observe(&REQUEST_BUCKETS_US, record.duration);
-        if record.class == Class::C5xx && record.origin == Origin::Own && !record.fault {
+        if record.fault {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        } else if record.class == Class::C5xx && record.origin == Origin::Own {
             self.errors_self.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn broke_off(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -123,13 +131,12 @@ impl Cells {
 
     pub(super) fn counters(&self, unit: &UnitRef, revision: &Digest) -> UnitCounters {
         let all = CLASSES.iter().flat_map(|c| ORIGINS.iter().map(|o| self.requests(*c, *o)));
-        let faults: u64 = Outcome::ALL.iter().filter(|o| o.is_fault()).map(|o| self.calls(*o)).sum();
         let others = ORIGINS.iter().filter(|o| **o != Origin::Own);
         UnitCounters {
             unit: unit.clone(),
             revision: revision.clone(),
             requests: all.sum(),
-            faults,
+            faults: self.faults.load(Ordering::Relaxed),
             errors_self: self.errors_self.load(Ordering::Relaxed),
             errors_other: others.map(|o| self.requests(Class::C5xx, *o)).sum(),
             latency: self.duration.buckets().to_vec(),

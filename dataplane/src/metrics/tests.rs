@@ -79,6 +79,41 @@ fn a_failed_request_counts_once_whether_the_client_saw_the_fault_or_not() {
 }
 
 #[test]
+fn a_fault_counts_by_request_however_often_the_worker_was_called() {
+    let metrics = metrics();
+    let unit = metrics.cells(&worker(), &Digest::of(b"a"));
+    for _ in 0..3 {
+        unit.call(call(Outcome::Trap));
+    }
+    unit.request(RequestRecord { fault: true, ..request(Class::C5xx, Origin::Own) });
+    unit.call(call(Outcome::Aborted));
+    unit.request(request(Class::C2xx, Origin::Own));
+    unit.broke_off();
+    let row = &metrics.counters().units[0];
+    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (2, 2, 0, 0));
+}
+
+#[test]
+fn a_route_table_that_nothing_can_come_of_has_faults_without_calls() {
+    let metrics = metrics();
+    let routes = UnitRef::new(UnitKind::Routes, "team", "shop");
+    let unit = Handle(Arc::clone(&metrics)).unit(&routes, &Digest::of(b"a"));
+    unit.request(RequestRecord { fault: true, ..request(Class::C5xx, Origin::Own) });
+    let row = &metrics.counters().units[0];
+    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (1, 1, 0, 0));
+}
+
+#[test]
+fn what_is_shed_is_no_fault() {
+    let metrics = metrics();
+    let unit = metrics.cells(&worker(), &Digest::of(b"a"));
+    unit.call(call(Outcome::Shed));
+    unit.request(RequestRecord { fault: Outcome::Shed.is_fault(), ..request(Class::C5xx, Origin::Proxy) });
+    let row = &metrics.counters().units[0];
+    assert_eq!((row.faults, row.errors_self, row.errors_other), (0, 0, 1));
+}
+
+#[test]
 fn series_end_ten_minutes_after_the_last_snapshot_is_gone() {
     let metrics = metrics();
     let start = Instant::now();

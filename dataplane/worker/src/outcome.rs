@@ -81,10 +81,11 @@ impl Outcome {
         }
     }
 
-    /// Whether the worker itself failed: what `UnitCounters::faults` counts.
+    /// Whether the worker itself failed: what `UnitCounters::faults` counts. To find no room is the node's
+    /// state, and often others' doing.
     #[must_use]
     pub fn is_fault(self) -> bool {
-        !matches!(self, Self::Next | Self::Answered)
+        !matches!(self, Self::Next | Self::Answered | Self::Shed)
     }
 }
 
@@ -102,7 +103,7 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {why}", .outcome.as_str())]
 pub struct Failure {
-    /// Which kind; one of those that are faults.
+    /// Which kind: a fault, or that it was shed.
     pub outcome: Outcome,
     /// For logs.
     pub why: String,

@@ -150,7 +150,7 @@ fn error_code(error: &EgressError) -> Error {
         EgressError::AddressDenied { .. } => Error::DestinationIpProhibited,
         EgressError::Unnamed { .. } => Error::HttpRequestUriInvalid,
         EgressError::Budget => Error::LoopDetected,
-        EgressError::Resolve { .. } => Error::DnsError { rcode: None, info_code: None },
+        EgressError::Unknown { .. } | EgressError::Resolve { .. } => Error::DnsError { rcode: None, info_code: None },
         EgressError::Connect { .. } => Error::ConnectionRefused,
         EgressError::ConnectTimeout { .. } => Error::ConnectionTimeout,
         EgressError::ResponseTimeout { .. } => Error::HttpResponseTimeout,

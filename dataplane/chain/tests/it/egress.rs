@@ -23,9 +23,9 @@ async fn no_upstream_and_no_fallback_is_502_and_the_upstreams() {
     let node = Node::start(vec![]).await;
     let plan = plan(vec![Step::new("a")], &nobody().await, None);
     let (snapshot, _) = node.runtime.snapshot(plan);
-    let response = snapshot.handle(post("/", "tag:1", "body"), client()).await;
-    assert_eq!(response.status(), 502);
-    assert_eq!(response.headers()["x-back"], "1", "it passes the chain like any response");
+    let answer = Answer::of(snapshot.handle(post("/", "tag:1", "body"), client()).await).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.header("x-back"), "1", "it passes the chain like any response");
     assert_eq!(node.counted.requests("a"), [(Class::C5xx, Origin::Upstream, false)]);
     assert_eq!(node.counted.calls("a"), [Outcome::Next]);
 }

@@ -174,6 +174,8 @@ async fn after_the_head_the_response_is_broken_off_and_counted_so() {
         assert_eq!(answer.status, 200);
         assert!(answer.body.is_err(), "{on_failure:?}");
         assert_eq!(node.counted.calls("faulty"), [Outcome::Aborted]);
+        assert!(!node.counted.requests("faulty")[0].2, "not known when it was counted");
+        assert_eq!(node.counted.broke_off("faulty"), 1);
     }
 }
 

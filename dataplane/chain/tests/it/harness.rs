@@ -70,6 +70,7 @@ pub(crate) struct Counted {
 pub(crate) struct Unit {
     calls: Mutex<Vec<CallRecord>>,
     requests: Mutex<Vec<RequestRecord>>,
+    broke_off: AtomicUsize,
 }
 
 impl UnitRecorder for Unit {
@@ -79,6 +80,10 @@ impl UnitRecorder for Unit {
 
     fn request(&self, record: RequestRecord) {
         self.requests.lock().unwrap().push(record);
+    }
+
+    fn broke_off(&self) {
+        self.broke_off.fetch_add(1, SeqCst);
     }
 }
 
@@ -101,6 +106,11 @@ impl Counted {
     /// The outcomes of a worker's calls.
     pub(crate) fn calls(&self, unit: &str) -> Vec<Outcome> {
         self.of(unit).calls.lock().unwrap().iter().map(|c| c.outcome).collect()
+    }
+
+    /// How often its response broke off after the request was counted.
+    pub(crate) fn broke_off(&self, unit: &str) -> usize {
+        self.of(unit).broke_off.load(SeqCst)
     }
 
     pub(crate) fn own(&self, unit: &str) -> Duration {

@@ -88,12 +88,42 @@ async fn floods_of_headers_are_bounded_on_both_sides() {
 
 #[tokio::test]
 async fn next_calls_have_a_total_budget_per_request() {
-    let config = RuntimeConfig { next_budget: 9, ..RuntimeConfig::new("canary") };
+    // One for each of the three workers besides.
+    let config = RuntimeConfig { next_budget: 6, ..RuntimeConfig::new("canary") };
     let node = Node::start_with(vec![Step::new("a"), Step::new("b"), Step::new("c")], config, None).await;
     let answer = node.get("many:4,pass,pass").await;
     assert_eq!(answer.status, 508, "the fourth of three calls each is the tenth");
     assert!(answer.text().contains("LoopDetected"), "{}", answer.text());
     assert_eq!(node.get("twice,pass,pass").await.status, 200);
+}
+
+#[tokio::test]
+async fn passing_on_once_is_in_every_budget() {
+    let config = RuntimeConfig { next_budget: 0, ..RuntimeConfig::new("canary") };
+    let node = Node::start_with(vec![Step::new("a"), Step::new("b"), Step::new("c")], config, None).await;
+    assert_eq!(node.get("pass,pass,pass").await.status, 200);
+    assert_eq!(node.get("twice,pass,pass").await.status, 503);
+}
+
+#[tokio::test]
+async fn one_unit_has_only_its_share_of_the_nodes_room() {
+    let config = RuntimeConfig { unit_calls_max: 1, ..RuntimeConfig::new("canary") };
+    let steps = vec![
+        Step::new("a").paths(&["/slow/*"]),
+        Step::new("b").paths(&["/slow/*"]).on_failure(sluice_config::OnFailure::Open),
+    ];
+    let node = Node::start_with(steps, config, None).await;
+    let slow = |script: &str| node.snapshot.clone().handle(get("/slow/", script), client());
+    let mut waits = Box::pin(slow("sleep"));
+    // Under way, and in its room.
+    assert!(futures::poll!(&mut waits).is_pending());
+    assert_eq!(slow("").await.status(), 503);
+    assert_eq!(node.counted.calls("a"), [Outcome::Shed]);
+    let shed = (sluice_chain::Class::C5xx, sluice_chain::Origin::Proxy, false);
+    assert_eq!(node.counted.requests("a"), [shed], "no fault, and not its own 5xx");
+    assert_eq!(node.send(get("/", "")).await.status, 200, "others have theirs");
+    drop(waits);
+    assert_eq!(slow("pass,pass").await.status(), 200, "and so has it, again");
 }
 
 #[tokio::test]
@@ -106,6 +136,8 @@ async fn what_finds_no_room_is_shed() {
     assert_eq!(answer.status, 503);
     assert_eq!(node.counted.calls("a"), [Outcome::Next]);
     assert_eq!(node.counted.calls("b"), [Outcome::Shed]);
+    let shed = (sluice_chain::Class::C5xx, sluice_chain::Origin::Proxy, false);
+    assert_eq!((node.counted.requests("a"), node.counted.requests("b")), (vec![shed], vec![shed]));
     assert_eq!(node.get("answer:204").await.status, 204, "the slots are free again");
 }
 
