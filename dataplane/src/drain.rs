@@ -59,6 +59,8 @@ pub(crate) async fn run(limit: Duration, phase: &watch::Sender<Phase>, metrics: 
         tokio::time::sleep(LOOK_EVERY).await;
     }
     phase.send_replace(Phase::Closing);
+    // The listener takes what is there before it closes.
+    tokio::time::sleep(LOOK_EVERY).await;
     while open() > 0 && begin.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,23 +47,30 @@ pub(crate) async fn serve(listener: TcpListener, front: Front) {
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &permits) => accepted,
-            () = closing(&mut phase) => return,
+            () = closing(&mut phase) => break,
         };
-        let (stream, client, permit) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(accepted) => spawn(accepted, &front),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        let front = Arc::clone(&front);
-        drop(tokio::spawn(async move {
-            let counted = Counted::new(&front.metrics);
-            connection(stream, client, front).await;
-            drop((counted, permit));
-        }));
+        }
     }
+    // Whoever connected in time is served: closing the listener would reset what waits in its backlog.
+    while let Some(Ok(accepted)) = accept(&listener, &permits).now_or_never() {
+        spawn(accepted, &front);
+    }
+}
+
+fn spawn((stream, client, permit): Accepted, front: &Arc<Front>) {
+    // Counted from here on: the drain must not miss one whose task has not begun.
+    let counted = Counted::new(&front.metrics);
+    let front = Arc::clone(front);
+    drop(tokio::spawn(async move {
+        connection(stream, client, front).await;
+        drop((counted, permit));
+    }));
 }
 
 /// An open connection; counted until its task is gone, however it ends.
@@ -86,9 +94,9 @@ type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> std::io::Result<Accepted> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, client) = listener.accept().await?;
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| sluice_egress::watch_over(&stream)) {
         // The client left already: its own task finds out.
-        tracing::debug!(%client, %error, "no TCP_NODELAY");
+        tracing::debug!(%client, %error, "no socket options");
     }
     Ok((stream, client, permit))
 }

@@ -1,5 +1,7 @@
 //! The first look at a request: what is ambiguous, forbidden or too large goes no further.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -7,7 +9,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body_util::BodyExt;
-use sluice_egress::{Body, BodyError, full, hop_by_hop};
+use sluice_egress::{Body, BodyError, full, hop_by_hop, timed};
 use sluice_worker::NEXT_AUTHORITY;
 
 use crate::{ClientInfo, place::Place};
@@ -66,7 +68,11 @@ pub(crate) fn too_large(headers: &HeaderMap) -> bool {
 
 /// A request as the chain passes it along, and where it goes: absolute URI, one `Host`, no headers
 /// of the client's connection.
-pub(crate) fn accept<B>(request: Request<B>, client: ClientInfo) -> Result<(Request<Body>, Place), Refusal>
+pub(crate) fn accept<B>(
+    request: Request<B>,
+    client: ClientInfo,
+    body_idle: Duration,
+) -> Result<(Request<Body>, Place), Refusal>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::fmt::Display,
@@ -93,6 +99,7 @@ where
     hop_by_hop::strip(&mut parts.headers);
     forwarded(&mut parts.headers, client);
     let body = body.map_err(|e| BodyError::Client(e.to_string())).boxed_unsync();
+    let body = timed(body, body_idle, BodyError::Client);
     Ok((Request::from_parts(parts, body), place))
 }
 
@@ -159,7 +166,7 @@ mod tests {
     fn accepted(request: http::request::Builder) -> Result<Place, u16> {
         let client = ClientInfo { address: "192.0.2.7:1".parse().unwrap(), tls: true };
         let request = request.body(Empty::<Bytes>::new()).unwrap();
-        match accept(request, client) {
+        match accept(request, client, sluice_egress::IDLE_TIMEOUT) {
             Ok((request, place)) => {
                 assert_eq!(request.headers()["x-forwarded-for"], "192.0.2.7");
                 assert_eq!(request.headers()["x-forwarded-proto"], "https");

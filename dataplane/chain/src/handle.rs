@@ -44,7 +44,7 @@ impl Snapshot {
         B::Error: std::fmt::Display,
     {
         let began = Instant::now();
-        let (request, place) = accept::accept(request, client)?;
+        let (request, place) = accept::accept(request, client, self.shared.config.body_idle)?;
         let refuse = |status, why| Err(Refusal::new(status, why));
         let Some(route) = self.routing.find(&place) else {
             return refuse(StatusCode::NOT_FOUND, "no route");

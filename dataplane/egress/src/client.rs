@@ -24,7 +24,9 @@ use hyper_util::{
 use sluice_config::Upstream;
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::{Body, BodyError, EgressError, Origin, OriginError, Policy, connect::Connector, hop_by_hop};
+use crate::{
+    Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, hop_by_hop, timed,
+};
 
 /// Connect timeouts in use at once before unused ones are forgotten.
 const CLIENTS_MAX: usize = 64;
@@ -40,6 +42,8 @@ pub struct EgressConfig {
     pub idle_per_origin_max: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// How long an upstream may send nothing in the middle of a response's body.
+    pub body_idle: Duration,
 }
 
 impl Default for EgressConfig {
@@ -49,6 +53,7 @@ impl Default for EgressConfig {
             idle_per_origin_max: 256,
             // Below the 60 s after which common servers close: fewer races with their closing.
             idle_timeout: Duration::from_secs(50),
+            body_idle: IDLE_TIMEOUT,
         }
     }
 }
@@ -180,7 +185,7 @@ impl Egress {
         }
         .await;
         match response {
-            Ok(Ok(response)) => Ok(received(response)),
+            Ok(Ok(response)) => Ok(received(response, self.shared.config.body_idle)),
             Ok(Err(error)) => Err(why(&target.origin, &error)),
             Err(_) => {
                 Err(EgressError::ResponseTimeout { origin: (*target.origin).clone(), limit: target.timeouts.response })
@@ -211,9 +216,12 @@ async fn until_sent(
     }
 }
 
-fn received(mut response: Response<hyper::body::Incoming>) -> Response<Body> {
+fn received(mut response: Response<hyper::body::Incoming>, idle: Duration) -> Response<Body> {
     hop_by_hop::strip(response.headers_mut());
-    response.map(|body| body.map_err(|e| BodyError::Upstream(e.to_string())).boxed_unsync())
+    response.map(|body| {
+        let body = body.map_err(|e| BodyError::Upstream(e.to_string())).boxed_unsync();
+        timed(body, idle, BodyError::Upstream)
+    })
 }
 
 /// What a client's error comes from: our connector, the request's body, or the upstream.

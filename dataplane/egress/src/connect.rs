@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{EgressError, Origin, check_address};
+use crate::{EgressError, Origin, check_address, watch_over};
 
 /// Dials origins within a time, at addresses that are not denied.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Connector {
             let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             match timeout(left / others, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    let _best_effort = stream.set_nodelay(true);
+                    let _best_effort = (stream.set_nodelay(true), watch_over(&stream));
                     return Ok(TokioIo::new(stream));
                 }
                 Ok(Err(error)) => last = error,

@@ -9,11 +9,13 @@ mod client;
 mod connect;
 mod error;
 pub mod hop_by_hop;
+mod liveness;
 mod origin;
 mod policy;
 
-pub use body::{Body, BodyError, empty, full};
+pub use body::{Body, BodyError, IDLE_TIMEOUT, empty, full, timed};
 pub use client::{Egress, EgressConfig, Target, Timeouts};
 pub use error::{EgressError, Fault};
+pub use liveness::watch_over;
 pub use origin::{Origin, OriginError};
 pub use policy::{Policy, RangeDenied, check_address};
