@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use sluice_egress::{Body, BodyError};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -17,11 +17,20 @@ use crate::meter::Meter;
 pub(crate) struct ToGuest {
     inner: Body,
     meter: Arc<Meter>,
+    /// Part of the request that it serves: who breaks it off answers for what the guest makes of that. What the guest
+    /// asked for on its own is its own affair.
+    is_served: bool,
 }
 
 impl ToGuest {
-    pub(crate) fn new(inner: Body, meter: Arc<Meter>) -> Self {
-        Self { inner, meter }
+    /// A body of the request that the guest serves, or of the response from `next`.
+    pub(crate) fn served(inner: Body, meter: Arc<Meter>) -> Self {
+        Self { inner, meter, is_served: true }
+    }
+
+    /// A body that the guest fetched.
+    pub(crate) fn fetched(inner: Body, meter: Arc<Meter>) -> Self {
+        Self { inner, meter, is_served: false }
     }
 }
 
@@ -36,7 +45,9 @@ impl http_body::Body for ToGuest {
             self.meter.body_waited();
         }
         poll.map_err(|e| {
-            self.meter.provoke(&e);
+            if self.is_served {
+                self.meter.provoke(&e);
+            }
             match e {
                 BodyError::Client(_) | BodyError::Upstream(_) => Error::ConnectionTerminated,
                 BodyError::Worker(_) => Error::HttpResponseIncomplete,
@@ -59,11 +70,17 @@ pub(crate) struct FromGuest {
     inner: WasiBody,
     meter: Arc<Meter>,
     starving: bool,
+    /// The guest has not said yet how it ends.
+    is_open: bool,
 }
 
 impl FromGuest {
     pub(crate) fn request(inner: WasiBody, meter: Arc<Meter>) -> Self {
-        Self { inner, meter, starving: false }
+        let is_open = !inner.is_end_stream();
+        if is_open {
+            meter.request_opened();
+        }
+        Self { inner, meter, starving: false, is_open }
     }
 
     fn starve(&mut self, starves: bool) {
@@ -85,11 +102,16 @@ impl http_body::Body for FromGuest {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ended = self.inner.is_end_stream();
         let poll = Pin::new(&mut self.inner).poll_frame(cx);
         self.starve(poll.is_pending());
+        let ends = matches!(poll, Poll::Ready(None | Some(Err(_))));
+        let was_open = self.is_open;
+        if ends && was_open {
+            self.is_open = false;
+            self.meter.request_closed();
+        }
         match poll {
-            Poll::Ready(None) if self.meter.failed() && !ended => {
+            Poll::Ready(None) if self.meter.failed() && was_open => {
                 Poll::Ready(Some(Err(BodyError::Worker("it failed before the end".to_owned()))))
             }
             Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BodyError::Worker(e.to_string())))),

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sluice_config::Limits;
 use sluice_egress::{Body, BodyError, EgressError, empty};
@@ -70,11 +70,8 @@ pub(crate) async fn call(
     let guest = Box::pin(guest(pre, state, meter.clone(), answer.clone(), request));
     let mut running = Running { guest: Some(guest), alarm: None, meter, calls: Some(calls), identity };
     let head = poll_fn(|cx| running.poll_head(cx, &answer)).await?;
-    if running.guest.is_none() {
-        running.end_well();
-        return Ok(head.map(|body| body.map_err(broken).boxed_unsync()));
-    }
-    if is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    let unread = is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if unread || (running.guest.is_none() && head.body().is_end_stream()) {
         // Nobody will read a body, so nobody would drive the guest.
         let (parts, _unread) = head.into_parts();
         running.finish_alone();
@@ -309,6 +306,9 @@ impl Running {
 
     /// The response is complete but the guest is not: it goes on by itself, its wall time counts.
     fn finish_alone(mut self) {
+        if self.guest.is_none() {
+            return self.end_well();
+        }
         self.meter.tail_began();
         tokio::spawn(async move {
             match poll_fn(|cx| self.poll_guest(cx)).await {
@@ -348,10 +348,6 @@ fn failure(error: &wasmtime::Error) -> Failure {
     }
 }
 
-fn broken(error: wasmtime_wasi_http::Error) -> BodyError {
-    BodyError::Worker(error.to_string())
-}
-
 /// A response's body; reading it drives the guest that writes it.
 struct Driven {
     inner: WasiBody,
@@ -364,18 +360,28 @@ impl Driven {
             return Ok(());
         };
         match running.poll_guest(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(Ok(())) => {
-                running.end_well();
-                self.running = None;
-                Ok(())
-            }
+            // How the body ends decides how the call did.
+            Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
             Poll::Ready(Err(failure)) => {
                 running.end(Outcome::Aborted, Some(&failure));
                 self.running = None;
                 Err(BodyError::Worker(failure.why))
             }
         }
+    }
+
+    /// The body breaks off: the guest dropped it, promised more than it wrote, or went without a word.
+    fn break_off(&mut self, why: String) -> BodyError {
+        let Some(mut running) = self.running.take() else {
+            return BodyError::Worker(why);
+        };
+        // It may only hand on what broke off in its hands.
+        let provoked = running.meter.provoked();
+        running.meter.fail();
+        running.guest = None;
+        let failure = Failure { outcome: Outcome::Aborted, why, provoked: provoked.clone() };
+        running.end(Outcome::Aborted, Some(&failure));
+        provoked.unwrap_or(BodyError::Worker(failure.why))
     }
 }
 
@@ -387,13 +393,19 @@ impl http_body::Body for Driven {
         if let Err(error) = self.drive(cx) {
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if frame.is_none()
-            && let Some(running) = self.running.take()
-        {
-            running.finish_alone();
-        }
-        Poll::Ready(frame.map(|f| f.map_err(broken)))
+        Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => Some(Err(self.break_off(format!("its response broke off: {error}")))),
+            None if self.running.as_ref().is_some_and(|r| r.meter.was_left_open()) => {
+                Some(Err(self.break_off("it ended without ending its response's body".to_owned())))
+            }
+            None => {
+                if let Some(running) = self.running.take() {
+                    running.finish_alone();
+                }
+                None
+            }
+        })
     }
 
     /// Never before the guest is done: a reader that stops early would end it.

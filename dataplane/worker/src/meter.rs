@@ -38,6 +38,10 @@ pub(crate) struct Meter {
     next_open: AtomicUsize,
     /// Bodies that the guest writes and whose reader waits for more: the guest is to blame.
     starving: AtomicUsize,
+    /// Request bodies of which it is not known that the guest ended them.
+    requests_open: AtomicUsize,
+    /// The guest is gone, and its response's body has no end.
+    left_open: AtomicBool,
     /// Since it was resumed, the guest has waited for a body, or yielded.
     body_waited: AtomicBool,
     yielded: AtomicBool,
@@ -88,6 +92,8 @@ impl Meter {
             excused_ns: AtomicU64::new(0),
             next_open: AtomicUsize::new(0),
             starving: AtomicUsize::new(0),
+            requests_open: AtomicUsize::new(0),
+            left_open: AtomicBool::new(false),
             body_waited: AtomicBool::new(false),
             yielded: AtomicBool::new(false),
             answered: AtomicBool::new(false),
@@ -210,6 +216,24 @@ impl Meter {
         } else {
             self.starving.fetch_sub(1, Relaxed);
         }
+    }
+
+    pub(crate) fn request_opened(&self) {
+        self.requests_open.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn request_closed(&self) {
+        self.requests_open.fetch_sub(1, Relaxed);
+    }
+
+    /// The guest returned or exited with so many bodies neither finished nor dropped. Those of its requests
+    /// may be among them: not every language lets go of what nobody read.
+    pub(crate) fn left(&self, bodies: usize) {
+        self.left_open.store(bodies > self.requests_open.load(Relaxed), Relaxed);
+    }
+
+    pub(crate) fn was_left_open(&self) -> bool {
+        self.left_open.load(Relaxed)
     }
 
     pub(crate) fn answered(&self) {

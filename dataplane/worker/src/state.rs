@@ -13,7 +13,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
-    WasiHttpHooks, WasiHttpView,
+    WasiHttpHooks, WasiHttpView, p2::body::HostOutgoingBody,
 };
 
 use crate::{
@@ -62,6 +62,13 @@ impl State {
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
             hooks: Hooks { meter, calls },
         }
+    }
+}
+
+impl State {
+    /// Bodies that the guest has begun and neither finished nor dropped.
+    pub(crate) fn bodies_left(&mut self) -> usize {
+        self.table.iter_mut().filter(|entry| entry.is::<HostOutgoingBody>()).count()
     }
 }
 
@@ -125,21 +132,21 @@ impl WasiHttpHooks for Hooks {
             Box::new(async move {
                 let response = response.await;
                 drop(open);
-                received(response, meter)
+                received(response, |body| ToGuest::served(body, meter))
             })
         } else {
             let response = self.calls.fetch(request);
-            Box::new(async move { received(response.await, meter) })
+            Box::new(async move { received(response.await, |body| ToGuest::fetched(body, meter)) })
         }
     }
 }
 
 fn received(
     response: Result<Response<Body>, EgressError>,
-    meter: Arc<Meter>,
+    to_guest: impl FnOnce(Body) -> ToGuest,
 ) -> Result<(Response<WasiBody>, Done), Error> {
     let response = response.map_err(|e| error_code(&e))?;
-    let response = response.map(|body| ToGuest::new(body, meter).boxed_unsync());
+    let response = response.map(|body| to_guest(body).boxed_unsync());
     Ok((response, Box::new(async { Ok(()) })))
 }
 

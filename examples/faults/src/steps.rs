@@ -6,7 +6,8 @@ use passing::wasip2::{
     http::{
         outgoing_handler,
         types::{
-            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingRequest, OutgoingResponse,
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody,
+            OutgoingRequest, OutgoingResponse,
             ResponseOutparam, Scheme,
         },
     },
@@ -38,6 +39,12 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             passing::answer(out, argument.parse().expect("a status"), "mine\n");
         }
         "fetch" => fetch(argument, out),
+        "fetch-trap" => {
+            let response = ask(argument).expect("a response");
+            let body = response.consume().expect("a body");
+            read(&body, u64::MAX);
+            panic!("the body came whole");
+        }
         // Before `next`.
         "trap" => panic!("told to"),
         "spin" => spin(),
@@ -72,6 +79,8 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             panic!("told to, while next runs");
         }
         "head-trap" => head_trap(out),
+        // The body ends without the worker's word, or against it.
+        "too-short" | "drop-body" | "leak-body" | "exit-body" => broken_body(verb, out),
         // Beyond measure.
         "twice" => {
             let _first = call(&request, headers.clone());
@@ -115,14 +124,36 @@ fn echo(request: IncomingRequest, out: ResponseOutparam) {
 }
 
 fn fetch(authority: &str, out: ResponseOutparam) {
+    match ask(authority) {
+        Ok(response) => passing::answer(out, response.status(), "fetched\n"),
+        Err(error) => passing::answer(out, 403, &format!("{error:?}\n")),
+    }
+}
+
+fn ask(authority: &str) -> Result<IncomingResponse, ErrorCode> {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
     request.set_authority(Some(authority)).expect("an authority");
     request.set_path_with_query(Some("/fetched")).expect("a path");
-    let response = outgoing_handler::handle(request, None).and_then(|r| passing::wait(&r));
-    match response {
-        Ok(response) => passing::answer(out, response.status(), "fetched\n"),
-        Err(error) => passing::answer(out, 403, &format!("{error:?}\n")),
+    outgoing_handler::handle(request, None).and_then(|r| passing::wait(&r))
+}
+
+fn broken_body(how: &str, out: ResponseOutparam) {
+    let headers = Fields::new();
+    if how == "too-short" {
+        headers.set("content-length", &[b"100".into()]).expect("a header");
+    }
+    let answer = OutgoingResponse::new(headers);
+    let body = answer.body().expect("a body");
+    ResponseOutparam::set(out, Ok(answer));
+    let stream = body.write().expect("a stream");
+    passing::write(&stream, b"not all of it").expect("a reader");
+    drop(stream);
+    match how {
+        "too-short" => drop(OutgoingBody::finish(body, None)),
+        "drop-body" => drop(body),
+        "leak-body" => std::mem::forget(body),
+        _ => wasip2::cli::exit::exit(Ok(())),
     }
 }
 
@@ -184,6 +215,7 @@ fn flood(count: u32, out: ResponseOutparam) {
         }
     }
     let answer = OutgoingResponse::new(headers);
-    drop(answer.body());
+    let body = answer.body().expect("a body");
     ResponseOutparam::set(out, Ok(answer));
+    OutgoingBody::finish(body, None).expect("nothing was promised");
 }

@@ -93,6 +93,7 @@ async fn each_call_gets_a_fresh_instance_and_gives_it_back() {
         let script = if round % 2 == 0 { "pass" } else { "trap" };
         let called = compiled.call(&identity(), &LIMITS, chain.clone(), request(script)).await;
         assert_eq!(called.is_ok(), round % 2 == 0);
+        drop(called);
         assert_eq!(chain.ended.lock().unwrap().len(), 1);
     }
 }
