@@ -27,7 +27,7 @@ mod static_files;
 mod status;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -54,7 +54,6 @@ const UPSTREAM_IDLE_PER_ORIGIN: usize = 64;
 /// Inputs that the control loop has not taken yet; more wait where they come from.
 const INPUTS: usize = 256;
 const BACKLOG: u32 = 4096;
-const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
@@ -94,13 +93,16 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
     let in_force = snapshot::InForce::default();
 
     let views = admin::Views { metrics: Arc::clone(&metrics), ready: is_ready, report: reported.clone() };
+    let (seen, is_seen) = sync::watch::channel(status::Seen::default());
     let report_to = status::Follow {
         node: args.node.clone(),
+        pod: args.pod.clone(),
+        seen: is_seen,
         reports: reported,
         ready: views.ready.clone(),
         in_phase: in_phase.clone(),
     };
-    let client = follow(&args, &inputs, report_to).await?;
+    let client = follow(&args, &inputs, seen, report_to).await?;
     let cache = Arc::new(cache::Cache::new(args.state_dir.clone()));
     if let Err(error) = cache.prepare() {
         tracing::warn!(%error, "without a disk cache a restart needs the API server and the operator");
@@ -144,18 +146,19 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
 async fn follow(
     args: &Args,
     inputs: &sync::mpsc::Sender<Input>,
+    seen: sync::watch::Sender<status::Seen>,
     report_to: status::Follow,
 ) -> anyhow::Result<Option<kube::Client>> {
     if let Some(file) = &args.assignment_file {
         drop(tokio::spawn(static_files::follow(file.clone(), args.group.clone(), inputs.clone())));
         return Ok(None);
     }
-    let mut config = kube::Config::infer()
+    let config = kube::Config::infer()
         .await
         .context("no access to an API server; see --assignment-file for serving without one")?;
-    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    let client = kube::Client::try_from(config).context("cannot make an API client")?;
-    drop(tokio::spawn(watch::follow(client.clone(), args.node.clone(), args.group.clone(), inputs.clone())));
+    let client = kube::Client::try_from(watch::limited(config)).context("cannot make an API client")?;
+    let (node, group) = (args.node.clone(), args.group.clone());
+    drop(tokio::spawn(watch::follow(client.clone(), node, group, inputs.clone(), seen)));
     drop(tokio::spawn(status::follow(client.clone(), report_to)));
     Ok(Some(client))
 }

@@ -1,7 +1,9 @@
 //! Writes the node's report, and the condition that sums it up, into the status of its DataplaneNode:
-//! on change only, until it is there.
+//! on change only, until it is there, and again should it be lost.
 
-use std::time::Duration;
+mod turn;
+
+use std::time::{Duration, Instant};
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -17,6 +19,8 @@ use sluice_crds::DataplaneNode;
 use tokio::sync::watch;
 
 use crate::{backoff::Backoff, drain::Phase, logging};
+pub(crate) use turn::Seen;
+use turn::{Next, Turn};
 
 /// Name that owns the status fields.
 const MANAGER: &str = "sluice-dataplane";
@@ -24,12 +28,12 @@ const MANAGER: &str = "sluice-dataplane";
 const SETTLE: Duration = Duration::from_millis(20);
 /// The API server may take the request and never answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Until this pod is ready, the one before it may still report; but not for ever.
-const READY_FIRST: Duration = Duration::from_secs(10);
-
 /// What the writer follows.
 pub(crate) struct Follow {
     pub(crate) node: String,
+    pub(crate) pod: String,
+    /// What the watch says of the status.
+    pub(crate) seen: watch::Receiver<Seen>,
     pub(crate) reports: watch::Receiver<NodeReport>,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) in_phase: watch::Receiver<Phase>,
@@ -39,34 +43,42 @@ pub(crate) struct Follow {
 /// takes over is the one that writes.
 pub(crate) async fn follow(client: Client, mut from: Follow) {
     let api: Api<DataplaneNode> = Api::all(client);
-    // Ready, gone, or late: in each case the report is worth writing.
-    drop(tokio::time::timeout(READY_FIRST, from.ready.wait_for(|ready| *ready)).await);
-    let mut written: Option<NodeReport> = None;
+    let mut turn = Turn::new(from.pod.clone(), Instant::now());
     let mut condition: Option<Condition> = None;
     let mut backoff = Backoff::new();
     loop {
-        let report = from.reports.borrow_and_update().clone();
         if *from.in_phase.borrow() != Phase::Serving {
             return;
         }
-        // An attempt that failed is repeated after a while, or with what is newer by then.
+        let report = from.reports.borrow_and_update().clone();
+        let ready = *from.ready.borrow_and_update();
+        if from.seen.has_changed().unwrap_or(false) {
+            turn.saw(from.seen.borrow_and_update().clone());
+        }
         let mut pause = Duration::MAX;
-        if written.as_ref() != Some(&report) {
-            let next = self::condition(&report, condition.as_ref(), Timestamp::now());
-            match write(&api, &from.node, &report, &next).await {
-                Ok(()) => {
-                    written = Some(report);
-                    condition = Some(next);
-                    backoff = Backoff::new();
-                }
-                Err(error) => {
-                    pause = backoff.next_wait();
-                    tracing::warn!(error, wait_ms = logging::millis(pause), "cannot write the report");
+        match turn.next(&report, ready, Instant::now()) {
+            Next::Wait => {}
+            Next::WaitUntil(time) => pause = time.saturating_duration_since(Instant::now()),
+            Next::Write => {
+                let next = self::condition(&report, condition.as_ref(), Timestamp::now());
+                match write(&api, &from.node, &report, &next).await {
+                    Ok(kept) => {
+                        turn.wrote(report, kept);
+                        condition = Some(next);
+                        backoff = Backoff::new();
+                    }
+                    // Repeated after a while, or with what is newer by then.
+                    Err(error) => {
+                        pause = backoff.next_wait();
+                        tracing::warn!(error, wait_ms = logging::millis(pause), "cannot write the report");
+                    }
                 }
             }
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = from.ready.changed() => {}
+            Ok(()) = from.seen.changed() => from.seen.mark_changed(),
             changed = from.reports.changed() => {
                 if changed.is_err() {
                     return;
@@ -78,13 +90,19 @@ pub(crate) async fn follow(client: Client, mut from: Follow) {
     }
 }
 
-async fn write(api: &Api<DataplaneNode>, node: &str, report: &NodeReport, condition: &Condition) -> Result<(), String> {
+/// Writes the report; how the API server keeps it.
+async fn write(
+    api: &Api<DataplaneNode>,
+    node: &str,
+    report: &NodeReport,
+    condition: &Condition,
+) -> Result<NodeReport, String> {
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     let patch = Patch::Merge(patch(report, condition));
     match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(node, &params, &patch)).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(object)) => {
             tracing::info!(generation = report.applied_generation, exceptions = report.exceptions_total, "reported");
-            Ok(())
+            Ok(object.status.map(|status| status.report).unwrap_or_default())
         }
         // Made by the operator, which may come up after us.
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
