@@ -98,7 +98,11 @@ impl<'a> Step<'a> {
     /// anew: nobody has watched meanwhile.
     fn is_applied(&mut self) {
         let mut groups = self.status.groups.iter();
-        if self.status.cause != Some(Cause::NotApplied) || groups.any(|group| group.phase == GroupPhase::Deploying) {
+        let stuck = groups.any(|group| match group.phase {
+            GroupPhase::Deploying | GroupPhase::Failed => true,
+            GroupPhase::Waiting | GroupPhase::Verifying | GroupPhase::Passed | GroupPhase::Skipped => false,
+        });
+        if stuck || self.status.cause != Some(Cause::NotApplied) {
             return;
         }
         for progress in &mut self.status.groups {
@@ -236,7 +240,7 @@ impl<'a> Step<'a> {
     fn stop(&mut self, trouble: Trouble) {
         match trouble.policy {
             OnGateFailure::Revert => revert::begin(self, trouble.cause, trouble.message),
-            OnGateFailure::Pause if self.awaits_decision() => self.settle(),
+            OnGateFailure::Pause if self.awaits_decision() && !self.is_worse(&trouble) => self.settle(),
             OnGateFailure::Pause => {
                 self.status.phase = Phase::Paused;
                 self.status.cause = Some(trouble.cause);
@@ -245,6 +249,12 @@ impl<'a> Step<'a> {
                 self.settle();
             }
         }
+    }
+
+    /// Whether it is no longer a matter of time or of nodes.
+    fn is_worse(&self, trouble: &Trouble) -> bool {
+        let waited = matches!(self.status.cause, Some(Cause::NotApplied | Cause::HoldLimit));
+        waited && matches!(trouble.cause, Cause::Refused | Cause::GateFailed)
     }
 
     /// Every group was left out: that is no success. It begins anew over the groups that there are now; where

@@ -152,7 +152,10 @@ impl Cluster {
         }
         for (name, group) in &self.store.groups {
             let generation = group.assignment.as_ref().map_or(0, |assignment| assignment.generation);
-            let mut nodes = group.nodes.keys().filter(|node| self.running.get(*node).is_some_and(|r| r.group == *name));
+            // Of one that lies nobody can know.
+            let honest = |node: &&String| self.behaviour.get(*node).is_none_or(|behaviour| behaviour.claims.is_none());
+            let nodes = group.nodes.keys().filter(honest);
+            let mut nodes = nodes.filter(|node| self.running.get(*node).is_some_and(|running| running.group == *name));
             assert!(nodes.all(|node| self.truth(node) <= generation), "{name} runs what nobody stored");
         }
         for (unit, known) in &self.store.units {

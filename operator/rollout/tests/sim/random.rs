@@ -45,7 +45,7 @@ traffic routes/c:v2 10/s 0%";
         let verb = self.pick(&["pause", "resume", "abort", "approve", "retry"]);
         let wait = self.pick(&["3s", "20s", "70s", "5m", "20m", "2h"]);
         let rollout = rollouts.get(self.below(rollouts.len().max(1))).cloned();
-        match (self.below(20), rollout) {
+        match (self.below(23), rollout) {
             (0..=3, _) => format!("push {environment} {unit}:{version}"),
             (4, _) => format!("push staging a:{version} b:{version} routes/c:{version}"),
             (5, _) => format!("push production a:{version} b:{version} routes/c:{version}"),
@@ -73,6 +73,11 @@ traffic routes/c:v2 10/s 0%";
                 .to_owned(),
             (14, Some(rollout)) if self.below(4) == 0 => format!("delete rollout {rollout}"),
             (15, _) if self.below(4) == 0 => format!("delete assignment {}", self.pick(&["st", "internal", "eu"])),
+            (17, _) => format!("node {node} {}", self.pick(&["claims 9007199254740991", "claims the truth"])),
+            (18, _) => {
+                format!("node {node} {}", self.pick(&["lists 0", "lists 50", "refuses all \"full\"", "is well"]))
+            }
+            (19, _) => format!("node {node} joins {}", self.pick(&["internal", "canary", "eu", "us"])),
             (16, _) => format!("dies after {} push {environment} {unit}:{version}", 1 + self.below(6)),
             _ => format!("wait {wait}"),
         }

@@ -99,3 +99,8 @@ fn a_spec_comes_back_unchanged_and_reads_well() {
     assert_eq!((stored.title.as_str(), stored.revision.as_str()), ("shop (routes)", "removed"));
     assert_eq!(read("team", "7", &stored, &crd::RolloutStatus::default()).spec, spec);
 }
+
+#[test]
+fn a_group_gets_as_many_units_as_nodes_accept() {
+    assert_eq!(sluice_rollout::ENTRIES_MAX, sluice_config::limits::ENTRIES);
+}
