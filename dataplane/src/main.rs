@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(Command::Digest { file }) = cli.command {
         return print_digest(&file);
     }
-    logging::init(&cli.args.log)?;
+    let log = logging::init(&cli.args.log)?;
     // One provider for the process: kube, reqwest and later the listeners find it here.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("another TLS provider is installed already");
@@ -71,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let control = runtime::Builder::new_current_thread().thread_name("control").enable_all().build()?;
+    drop(control.spawn(log.tell_lost()));
     let result = control.block_on(run(cli.args, serving.handle()));
     // What is left has had its deadline.
     serving.shutdown_background();

@@ -8,8 +8,8 @@ use std::{
 
 use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
 use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, Policy, Target};
-use sluice_worker::{Compiled, Identity};
-use tokio::sync::Semaphore;
+use sluice_worker::{Compiled, Identity, LogBudget};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Recorder, UnitRecorder,
@@ -57,20 +57,22 @@ pub(crate) struct Shared {
     pub(crate) egress: Egress,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
-    /// What units have left of their calls at once. Snapshots come and go; calls under way still count.
-    shares: Mutex<BTreeMap<UnitRef, Weak<Semaphore>>>,
+    /// What a unit may have, over all its revisions. Snapshots come and go; calls under way still count.
+    shares: Mutex<BTreeMap<UnitRef, (Weak<Semaphore>, Weak<LogBudget>)>>,
+    /// For what is logged of upstreams.
+    pub(crate) log: LogBudget,
 }
 
 impl Shared {
-    fn share(&self, unit: &UnitRef) -> Arc<Semaphore> {
+    /// A unit's calls at once, and what it may log.
+    fn share(&self, unit: &UnitRef) -> (Arc<Semaphore>, Arc<LogBudget>) {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.retain(|_, share| share.strong_count() > 0);
-        if let Some(share) = shares.get(unit).and_then(Weak::upgrade) {
-            return share;
-        }
-        let share = Arc::new(Semaphore::new(self.config.unit_calls_max.min(Semaphore::MAX_PERMITS)));
-        shares.insert(unit.clone(), Arc::downgrade(&share));
-        share
+        shares.retain(|_, (calls, log)| calls.strong_count() + log.strong_count() > 0);
+        let (calls, log) = shares.get(unit).map_or((None, None), |(calls, log)| (calls.upgrade(), log.upgrade()));
+        let fresh = || Arc::new(Semaphore::new(self.config.unit_calls_max.min(Semaphore::MAX_PERMITS)));
+        let (calls, log) = (calls.unwrap_or_else(fresh), log.unwrap_or_default());
+        shares.insert(unit.clone(), (Arc::downgrade(&calls), Arc::downgrade(&log)));
+        (calls, log)
     }
 }
 
@@ -171,7 +173,8 @@ impl Runtime {
     #[must_use]
     pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
         let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
-        Self { shared: Arc::new(Shared { config, egress, recorder, admission, shares: Mutex::default() }) }
+        let (shares, log) = (Mutex::default(), LogBudget::default());
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission, shares, log }) }
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in
@@ -234,13 +237,15 @@ impl Runtime {
         let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
             BindingKind::Fetch { origins } => origins,
         });
+        let (share, log) = self.shared.share(&loaded.unit);
         Station {
-            share: self.shared.share(&loaded.unit),
+            share,
             policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
             identity: Arc::new(Identity {
                 unit: loaded.unit,
                 revision: loaded.revision,
                 group: self.shared.config.group.clone(),
+                log,
             }),
             limits: loaded.worker.limits,
             on_failure: loaded.worker.on_failure,

@@ -126,6 +126,17 @@ impl Passage {
         self.next_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
+    /// Whether one line more may be logged of upstreams.
+    pub(crate) fn may_log(&self) -> bool {
+        let Some(missed) = self.snapshot.shared.log.take(Instant::now()) else {
+            return false;
+        };
+        if missed > 0 {
+            tracing::warn!(missed, "too much to log of upstreams: lines are dropped");
+        }
+        true
+    }
+
     /// A request goes upstream.
     pub(crate) fn sending(&self) {
         self.sent.fetch_add(1, Relaxed);

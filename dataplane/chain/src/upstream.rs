@@ -16,21 +16,23 @@ use crate::{
 pub(crate) async fn primary(passage: Arc<Passage>, request: Request<Body>) -> Reply {
     let route = passage.route();
     let Some(fallback) = &route.fallback else {
-        return send(&passage, &route.upstream, request).await.into_reply();
+        return send(&passage, &route.upstream, request).await.into_reply(&passage);
     };
     let (head, body) = Head::split(request);
     let (body, kept) = Kept::of(body);
     match send(&passage, &route.upstream, head.request(body)).await {
         Sent::Failed { error } if error.nothing_sent() => {
             let Some(body) = kept.recover() else {
-                return failed(&error);
+                return failed(&passage, &error);
             };
-            tracing::info!(%error, fallback = %fallback.origin(), "the fallback upstream serves");
-            send(&passage, fallback, head.request(body)).await.into_reply()
+            if passage.may_log() {
+                tracing::info!(%error, fallback = %fallback.origin(), "the fallback upstream serves");
+            }
+            send(&passage, fallback, head.request(body)).await.into_reply(&passage)
         }
         sent @ (Sent::Response(_) | Sent::Failed { .. }) => {
             kept.release();
-            sent.into_reply()
+            sent.into_reply(&passage)
         }
     }
 }
@@ -38,7 +40,7 @@ pub(crate) async fn primary(passage: Arc<Passage>, request: Request<Body>) -> Re
 /// Sends to the route's fallback, as a worker's `onFailure: fallback` asks; nothing where it has none.
 pub(crate) async fn fallback(passage: &Arc<Passage>, request: Request<Body>) -> Option<Reply> {
     let target = passage.route().fallback.as_ref()?;
-    Some(send(passage, target, request).await.into_reply())
+    Some(send(passage, target, request).await.into_reply(passage))
 }
 
 enum Sent {
@@ -47,10 +49,10 @@ enum Sent {
 }
 
 impl Sent {
-    fn into_reply(self) -> Reply {
+    fn into_reply(self, passage: &Passage) -> Reply {
         match self {
             Self::Response(response) => Reply { response, maker: Maker::Upstream },
-            Self::Failed { error } => failed(&error),
+            Self::Failed { error } => failed(passage, &error),
         }
     }
 }
@@ -83,7 +85,7 @@ fn has_no_body(status: StatusCode) -> bool {
 }
 
 /// What the client is told when no upstream answers. The log says more than the response.
-fn failed(error: &EgressError) -> Reply {
+fn failed(passage: &Passage, error: &EgressError) -> Reply {
     let (status, maker) = match (error.fault(), error) {
         (Fault::Named, _) => (StatusCode::BAD_GATEWAY, Maker::Route),
         (Fault::Upstream, EgressError::ConnectTimeout { .. } | EgressError::ResponseTimeout { .. }) => {
@@ -94,7 +96,11 @@ fn failed(error: &EgressError) -> Reply {
         (Fault::Sender, _) => (StatusCode::BAD_GATEWAY, Maker::Sender),
     };
     match maker {
-        Maker::Upstream | Maker::Route => tracing::warn!(%error, "no response from the upstream"),
+        Maker::Upstream | Maker::Route => {
+            if passage.may_log() {
+                tracing::warn!(%error, "no response from the upstream");
+            }
+        }
         Maker::Worker(_) | Maker::Proxy | Maker::Client | Maker::Sender => {
             tracing::debug!(%error, "the request broke off");
         }

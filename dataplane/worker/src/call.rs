@@ -289,8 +289,8 @@ impl Running {
         let Some(calls) = self.calls.take() else {
             return;
         };
-        if let Some(failure) = failure {
-            let Identity { unit, revision, group } = &*self.identity;
+        if let Some(failure) = failure.filter(|_| self.identity.may_log()) {
+            let Identity { unit, revision, group, .. } = &*self.identity;
             tracing::warn!(
                 target: "sluice::worker",
                 %unit,
@@ -427,7 +427,8 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_waits_for_ever_is_ended() {
         let unit = UnitRef::new(UnitKind::Worker, "team", "waits");
-        let identity = Arc::new(Identity { unit, revision: Digest::of(b"waits"), group: "canary".into() });
+        let identity =
+            Arc::new(Identity { unit, revision: Digest::of(b"waits"), group: "canary".into(), log: Arc::default() });
         let limits = Limits { cpu_ms: 1_000, wall_ms: 20, memory_bytes: 1 << 20 };
         let start = Box::pin(std::future::pending());
         let failure = within(Arc::new(Meter::new(&limits)), &identity, start).await.unwrap_err();

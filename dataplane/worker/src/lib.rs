@@ -14,6 +14,8 @@ pub mod imports;
 #[cfg(feature = "runtime")]
 mod bodies;
 #[cfg(feature = "runtime")]
+mod budget;
+#[cfg(feature = "runtime")]
 mod call;
 #[cfg(feature = "runtime")]
 mod compile;
@@ -30,6 +32,8 @@ mod outcome;
 #[cfg(feature = "runtime")]
 mod state;
 
+#[cfg(feature = "runtime")]
+pub use budget::LogBudget;
 #[cfg(feature = "runtime")]
 pub use call::{Calls, NextFuture};
 #[cfg(feature = "runtime")]

@@ -87,7 +87,10 @@ impl Lines {
     }
 
     fn say(&self, line: &str) {
-        let Identity { unit, revision, group } = &*self.log.identity;
+        if !self.log.identity.may_log() {
+            return;
+        }
+        let Identity { unit, revision, group, .. } = &*self.log.identity;
         tracing::info!(
             target: "sluice::worker",
             %unit,

@@ -1,12 +1,17 @@
 //! What a call ended in.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sluice_config::{Digest, UnitRef};
 use sluice_egress::BodyError;
 
+use crate::LogBudget;
+
 /// Who a call is charged to; logs carry it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// Which unit.
     pub unit: UnitRef,
@@ -14,6 +19,22 @@ pub struct Identity {
     pub revision: Digest,
     /// Group of the node.
     pub group: String,
+    /// What the unit may log, guest and host together.
+    pub log: Arc<LogBudget>,
+}
+
+impl Identity {
+    /// Whether one line more may be logged for the unit; says so where some were not.
+    pub(crate) fn may_log(&self) -> bool {
+        let Some(missed) = self.log.take(Instant::now()) else {
+            return false;
+        };
+        if missed > 0 {
+            let Self { unit, revision, group, .. } = self;
+            tracing::warn!(target: "sluice::worker", %unit, %revision, %group, missed, "it logs too much: lines are dropped");
+        }
+        true
+    }
 }
 
 /// Which part of a request a call served. `wasi:http` has one for both directions.

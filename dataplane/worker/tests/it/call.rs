@@ -19,6 +19,7 @@ fn identity() -> Arc<Identity> {
         unit: UnitRef::new(UnitKind::Worker, "team", "noisy"),
         revision: Digest::of(b"noisy"),
         group: "canary".into(),
+        log: Arc::default(),
     })
 }
 
