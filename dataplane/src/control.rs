@@ -200,7 +200,7 @@ impl Control {
         self.swap(&wants, &decision, now);
         self.save(&decision, &needs, now);
         self.publish(decision.exceptions);
-        self.retired.sweep();
+        self.retired.sweep(now);
         self.parts.metrics.end_unused(now);
     }
 
@@ -235,7 +235,8 @@ impl Control {
             let generation = accepted.assignment.generation;
             let (snapshot, warnings) = snapshot::build(&self.parts.runtime, environment, &fingerprint.1, &members);
             if let Some(old) = self.parts.in_force.swap(Some(snapshot)) {
-                self.retired.push(old);
+                let is_revert = self.goes_back(wants, &fingerprint);
+                self.retired.push(old, is_revert, now);
             }
             tracing::info!(
                 generation,
@@ -260,6 +261,14 @@ impl Control {
                 Some((unit.clone(), digest.clone()))
             })
             .collect();
+    }
+
+    /// Whether a unit goes from something else to its stable revision.
+    fn goes_back(&self, wants: &BTreeMap<UnitRef, Want>, to: &Fingerprint) -> bool {
+        self.fingerprint.iter().flat_map(|(_, _, served)| served).any(|(unit, (from, _))| {
+            let stable = wants.get(unit).and_then(|want| want.stable.as_ref());
+            to.2.get(unit).is_some_and(|(digest, _)| digest != from && Some(digest) == stable)
+        })
     }
 
     /// What the decision puts in force.

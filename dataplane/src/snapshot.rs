@@ -1,7 +1,11 @@
 //! The snapshot in force: made from what is loaded, swapped in as one pointer, and freed off the
 //! serving threads once the last request on it is done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwapOption;
 use sluice_chain::{Code, LoadedRoutes, Plan, Runtime, Snapshot, Warning};
@@ -54,21 +58,35 @@ pub(crate) fn build(
     runtime.snapshot(plan)
 }
 
+/// How long streams that began on a snapshot go on after it: of one that was superseded, and of one that was reverted.
+const SUPERSEDED: Duration = Duration::from_secs(3600);
+const REVERTED: Duration = Duration::from_secs(60);
+
 /// Snapshots that were replaced. Held here until requests have let them go, so that the last
-/// reference never falls on a serving thread.
+/// reference never falls on a serving thread; and not for ever, whatever their workers stream.
 #[derive(Default)]
-pub(crate) struct Retired(Vec<Arc<Snapshot>>);
+pub(crate) struct Retired(Vec<(Arc<Snapshot>, Instant)>);
 
 impl Retired {
-    pub(crate) fn push(&mut self, snapshot: Arc<Snapshot>) {
-        self.0.push(snapshot);
+    pub(crate) fn push(&mut self, snapshot: Arc<Snapshot>, is_revert: bool, now: Instant) {
+        self.0.push((snapshot, now + if is_revert { REVERTED } else { SUPERSEDED }));
+        if is_revert {
+            // What came before is older still.
+            for (_, end) in &mut self.0 {
+                *end = (*end).min(now + REVERTED);
+            }
+        }
     }
 
-    /// Frees those that nobody uses any more.
-    pub(crate) fn sweep(&mut self) {
-        let (unused, used) = std::mem::take(&mut self.0).into_iter().partition(|s| Arc::strong_count(s) == 1);
+    /// Frees those that nobody uses any more, and ends what is left of those whose time is over.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        let (unused, used): (Vec<_>, _) =
+            std::mem::take(&mut self.0).into_iter().partition(|(s, _)| Arc::strong_count(s) == 1);
         self.0 = used;
-        let unused: Vec<Arc<Snapshot>> = unused;
+        for (snapshot, _) in self.0.iter().filter(|(s, end)| *end <= now && !s.has_ended_streams()) {
+            tracing::info!("ending the streams that still run on a snapshot replaced long ago");
+            snapshot.end_streams();
+        }
         if !unused.is_empty() {
             // Nobody waits for it: it frees memory and ends.
             drop(tokio::task::spawn_blocking(move || drop(unused)));

@@ -29,7 +29,7 @@ pub struct RuntimeConfig {
     pub unit_calls_max: usize,
     /// `next` calls a request may make, over all workers, beyond one for each worker of the chain.
     pub next_budget: u32,
-    /// How long a client may send nothing in the middle of a request's body.
+    /// How long a client may send nothing in the middle of a request's body, and the chain nothing in that of a response.
     pub body_idle: Duration,
 }
 
@@ -138,9 +138,22 @@ pub struct Snapshot {
     pub(crate) routing: RouteRouter,
     /// The origins of the routes.
     pub(crate) policy: Policy,
+    /// Whether what is still streamed on it is to end.
+    pub(crate) over: watch::Sender<bool>,
 }
 
 impl Snapshot {
+    /// Breaks off the responses whose workers still run on this snapshot: for one that is long superseded.
+    pub fn end_streams(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Whether they have been.
+    #[must_use]
+    pub fn has_ended_streams(&self) -> bool {
+        *self.over.borrow()
+    }
+
     /// `next` calls that a request may make: passing on once is every worker's right, however many there are.
     pub(crate) fn next_budget(&self) -> u32 {
         let workers = u32::try_from(self.stations.len()).unwrap_or(u32::MAX);
@@ -190,6 +203,7 @@ impl Runtime {
             routes: Vec::new(),
             routing: RouteRouter::default(),
             policy: Policy::default(),
+            over: watch::Sender::new(false),
         };
         let mut tables = plan.routes;
         tables.sort_by(|a, b| a.unit.cmp(&b.unit));

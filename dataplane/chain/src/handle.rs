@@ -4,10 +4,12 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use sluice_egress::{BodyError, timed};
 
 use crate::{
     Body, Class, Snapshot,
     accept::{self, Refusal},
+    ending::ending,
     passage::{Maker, Passage},
 };
 
@@ -68,12 +70,13 @@ impl Underway {
         let Some(passage) = &self.0 else {
             return accept::plain(StatusCode::INTERNAL_SERVER_ERROR, "no passage");
         };
+        let (over, idle) = (passage.snapshot.over.subscribe(), passage.snapshot.shared.config.body_idle);
         let workers = passage.snapshot.workers.matches(&passage.place);
         let reply = passage.advance(workers, 0, request).await;
         if let Some(passage) = self.0.take() {
             passage.count(Class::of(reply.response.status()), reply.maker);
         }
-        reply.response
+        reply.response.map(|body| ending(timed(body, idle, BodyError::Worker), over))
     }
 }
 

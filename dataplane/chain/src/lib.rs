@@ -5,6 +5,7 @@
 
 mod accept;
 mod build;
+mod ending;
 mod handle;
 mod inner;
 mod invoke;

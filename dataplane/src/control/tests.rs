@@ -312,3 +312,28 @@ async fn a_write_that_became_moot_leaves_nothing_to_be_tried_again() {
     assert_eq!(control.saver.next_retry(), None);
     assert_eq!(control.saver.error(), None);
 }
+
+#[tokio::test]
+async fn streams_of_what_was_replaced_end_after_an_hour_and_of_what_was_reverted_after_a_minute() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let revisions = [1, 2, 3].map(|n| world.routes("shop", &format!("http://127.0.0.1:{n}")));
+    let [stable, v2, v3] = &revisions;
+    let start = control.started_at;
+    let mut swap = async |control: &mut Control, generation, revision, loads| {
+        control.take(assignment(generation, vec![entry("shop", revision, Some(stable), generation)]));
+        control.step(start);
+        take_loads(control, &mut inputs, loads, UnitKind::Config).await;
+        control.step(start + decide::GRACE);
+        world.in_force.load_full().unwrap()
+    };
+    // Each is held, as a stream would.
+    let first = swap(&mut control, 1, v2, 2).await;
+    let second = swap(&mut control, 2, v3, 1).await;
+    control.step(start + Duration::from_secs(3_000));
+    assert!(!first.has_ended_streams());
+    control.step(start + Duration::from_secs(3_700));
+    assert!(first.has_ended_streams() && !second.has_ended_streams());
+    let third = swap(&mut control, 3, stable, 0).await;
+    control.step(start + Duration::from_secs(70));
+    assert!(second.has_ended_streams() && !third.has_ended_streams());
+}

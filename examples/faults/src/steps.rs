@@ -6,9 +6,8 @@ use passing::wasip2::{
     http::{
         outgoing_handler,
         types::{
-            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody,
-            OutgoingRequest, OutgoingResponse,
-            ResponseOutparam, Scheme,
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingRequest,
+            OutgoingResponse, ResponseOutparam, Scheme,
         },
     },
     io::streams::StreamError,
@@ -79,6 +78,12 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             panic!("told to, while next runs");
         }
         "head-trap" => head_trap(out),
+        "head-sleep" => {
+            let answer = OutgoingResponse::new(Fields::new());
+            let _body = answer.body().expect("a body");
+            ResponseOutparam::set(out, Ok(answer));
+            monotonic_clock::subscribe_duration(3_600_000_000_000).block();
+        }
         // The body ends without the worker's word, or against it.
         "too-short" | "drop-body" | "leak-body" | "exit-body" => broken_body(verb, out),
         // Beyond measure.

@@ -141,6 +141,16 @@ async fn a_client_that_stalls_in_its_body_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stalls_in_its_response_is_given_up() {
+    let config = RuntimeConfig { body_idle: Duration::from_millis(50), ..RuntimeConfig::new("canary") };
+    let node = Node::start_with(vec![Step::new("a")], config, None).await;
+    let answer = node.get("head-sleep").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.unwrap_err().contains("nothing came for 50ms"));
+    assert_eq!(node.counted.calls("a"), [Outcome::Answered]);
+}
+
+#[tokio::test]
 async fn an_upstream_that_stalls_in_its_body_is_given_up() {
     let egress = EgressConfig { allow_loopback: true, body_idle: Duration::from_millis(50), ..EgressConfig::default() };
     let counted = std::sync::Arc::new(Counted::default());

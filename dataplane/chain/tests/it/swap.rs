@@ -37,6 +37,29 @@ async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
 }
 
 #[tokio::test]
+async fn a_stream_on_a_snapshot_that_is_over_breaks_off_and_lets_it_go() {
+    let mut node = Node::start(vec![Step::new("a")]).await;
+    let silence = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>>();
+    let body = http_body_util::StreamBody::new(silence).boxed_unsync();
+    let response = node.snapshot.clone().handle(request("POST", "/", "pass", body), client()).await;
+    let (new, _) = node.runtime.snapshot(plan(vec![], &node.fallback.url, None));
+    let old = std::mem::replace(&mut node.snapshot, new);
+    let reading = Answer::of(response);
+    tokio::pin!(reading);
+    assert!(futures::poll!(&mut reading).is_pending());
+    old.end_streams();
+    let answer = reading.await;
+    assert!(answer.body.unwrap_err().contains("runs no longer"));
+    let weak = Arc::downgrade(&old);
+    drop(old);
+    // What the worker had asked for goes with the runtime's next turn.
+    while weak.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(node.counted.calls("a"), [sluice_worker::Outcome::Next], "and nobody is to blame");
+}
+
+#[tokio::test]
 async fn a_worker_in_an_unknown_stage_fails_by_its_policy_and_is_told() {
     let node = Node::start(vec![]).await;
     let plan = plan(vec![Step::new("lost").at("nowhere", 0)], &node.upstream.url, None);
