@@ -26,9 +26,11 @@ use crate::{drain::Phase, framing, metrics::Metrics, snapshot::InForce};
 /// A head must be there within this time, also the next one on a kept connection: longer than
 /// clients commonly keep theirs idle, so that it is they who close.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Connections at once; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 20_000;
+/// What a head may be, and so what one that never comes to its end may hold.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Connections at once; more wait in the backlog. All of them with an unfinished head hold 10,000 × 32 KiB = 313 MiB:
+/// less than a third of what the chart gives the pod.
+const CONNECTIONS_MAX: usize = 10_000;
 /// After an error of accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 

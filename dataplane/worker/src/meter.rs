@@ -18,6 +18,9 @@ use crate::Outcome;
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
 const SLICE_MIN: Duration = Duration::from_micros(500);
 
+/// How often a guest that waits for others is looked at, at most: each look is CPU time of its own.
+const LOOK_MIN: Duration = Duration::from_millis(250);
+
 /// All fields are written by whoever polls the call, but for the counts, which bodies and `next`
 /// calls move from other threads. No decision needs two of them to agree.
 pub(crate) struct Meter {
@@ -171,7 +174,8 @@ impl Meter {
         let limit = self.wall_limit_ns.load(Relaxed);
         let left = limit.saturating_sub(self.wall_ns.load(Relaxed));
         // A little over, so that the look finds it exceeded.
-        Some(Duration::from_nanos(left) + Duration::from_micros(100))
+        let left = Duration::from_nanos(left) + Duration::from_micros(100);
+        Some(if self.is_excused() { left.max(LOOK_MIN) } else { left })
     }
 
     /// Charges the wait so far, unless it is excused, and begins a new one.
@@ -321,4 +325,21 @@ fn thread_cpu_ns() -> u64 {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_waits_for_others_is_not_looked_at_again_and_again() {
+        let meter = Meter::new(&Limits { cpu_ms: 5, wall_ms: 10, memory_bytes: 1 << 20 });
+        meter.resume();
+        meter.suspend();
+        assert!(meter.patience().unwrap() < Duration::from_millis(11), "it waits for itself");
+        meter.next_began();
+        assert_eq!(meter.patience(), Some(LOOK_MIN));
+        meter.next_ended();
+        assert!(meter.patience().unwrap() < Duration::from_millis(11));
+    }
 }
