@@ -25,7 +25,8 @@ use sluice_config::Upstream;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, hop_by_hop, timed,
+    Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, hop_by_hop,
+    resolve::Resolver, timed,
 };
 
 /// Connect timeouts in use at once before unused ones are forgotten.
@@ -75,6 +76,7 @@ pub struct Egress {
 
 struct Shared {
     config: EgressConfig,
+    resolver: Arc<Resolver>,
     /// One client, with its pools, per connect timeout.
     clients: Mutex<BTreeMap<Duration, Arc<HttpClient>>>,
 }
@@ -112,7 +114,7 @@ impl Egress {
     /// The way out.
     #[must_use]
     pub fn new(config: EgressConfig) -> Self {
-        Self { shared: Arc::new(Shared { config, clients: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { config, resolver: Resolver::new(), clients: Mutex::default() }) }
     }
 
     /// Makes an upstream ready. The same timeouts share pools, which outlive snapshots.
@@ -145,7 +147,8 @@ impl Egress {
         if clients.len() >= CLIENTS_MAX {
             clients.retain(|_, client| Arc::strong_count(client) > 1);
         }
-        let connector = Connector { allow_loopback: config.allow_loopback, limit };
+        let resolver = self.shared.resolver.clone();
+        let connector = Connector { allow_loopback: config.allow_loopback, resolver, limit };
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(config.idle_timeout)
             .pool_max_idle_per_host(config.idle_per_origin_max)

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,17 +13,18 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::{Instant, timeout},
 };
 use tower_service::Service;
 
-use crate::{EgressError, Origin, check_address, watch_over};
+use crate::{EgressError, Origin, check_address, resolve::Resolver, watch_over};
 
 /// Dials origins within a time, at addresses that are not denied.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Connector {
     pub(crate) allow_loopback: bool,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) limit: Duration,
 }
 
@@ -53,7 +55,7 @@ impl Connector {
 
     async fn dial(&self, origin: &Origin) -> Result<TokioIo<TcpStream>, EgressError> {
         let deadline = Instant::now() + self.limit;
-        let addresses = self.allowed(origin, resolve(origin).await?)?;
+        let addresses = self.allowed(origin, self.resolve(origin).await?)?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for (tried, address) in addresses.iter().enumerate() {
             // One address that swallows packets leaves time for the others.
@@ -91,16 +93,14 @@ impl Connector {
             Some(_) | None => Ok(allowed),
         }
     }
-}
 
-async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, EgressError> {
-    let bare = origin.host().trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, origin.port())]);
-    }
-    match lookup_host((origin.host(), origin.port())).await {
-        Ok(found) => Ok(found.collect()),
-        Err(error) => Err(unresolved(origin.clone(), error.to_string())),
+    async fn resolve(&self, origin: &Origin) -> Result<Vec<SocketAddr>, EgressError> {
+        let bare = origin.host().trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, origin.port())]);
+        }
+        let found = self.resolver.resolve(origin.host(), origin.port()).await;
+        found.map_err(|why| unresolved(origin.clone(), why))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod hop_by_hop;
 mod liveness;
 mod origin;
 mod policy;
+mod resolve;
 
 pub use body::{Body, BodyError, IDLE_TIMEOUT, empty, full, timed};
 pub use client::{Egress, EgressConfig, Target, Timeouts};
