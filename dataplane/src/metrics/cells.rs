@@ -95,8 +95,9 @@ pub(super) struct Cells {
     pub(super) duration: Histogram,
     /// Requests, not calls: a worker may be called again and again in one.
     faults: AtomicU64,
-    /// Own 5xx without fault: each failed request counts once.
+    /// 5xx without fault, its own and others': each failed request counts once.
     errors_self: AtomicU64,
+    errors_other: AtomicU64,
 }
 
 impl UnitRecorder for Cells {
@@ -106,13 +107,18 @@ impl UnitRecorder for Cells {
     }
 
     fn request(&self, record: RequestRecord) {
+        // Before the request itself: a reader that comes in between must not take it for a good one.
+        let failed = match (record.fault, record.class, record.origin) {
+            (true, _, _) => Some(&self.faults),
+            (false, Class::C5xx, Origin::Own) => Some(&self.errors_self),
+            (false, Class::C5xx, Origin::Other | Origin::Upstream | Origin::Proxy) => Some(&self.errors_other),
+            (false, Class::C2xx | Class::C3xx | Class::C4xx | Class::C499, _) => None,
+        };
+        if let Some(failed) = failed {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
         self.requests[class_index(record.class)][origin_index(record.origin)].fetch_add(1, Ordering::Relaxed);
         self.duration.observe(&REQUEST_BUCKETS_US, record.duration);
-        if record.fault {
-            self.faults.fetch_add(1, Ordering::Relaxed);
-        } else if record.class == Class::C5xx && record.origin == Origin::Own {
-            self.errors_self.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     fn broke_off(&self) {
@@ -131,14 +137,13 @@ impl Cells {
 
     pub(super) fn counters(&self, unit: &UnitRef, revision: &Digest) -> UnitCounters {
         let all = CLASSES.iter().flat_map(|c| ORIGINS.iter().map(|o| self.requests(*c, *o)));
-        let others = ORIGINS.iter().filter(|o| **o != Origin::Own);
         UnitCounters {
             unit: unit.clone(),
             revision: revision.clone(),
             requests: all.sum(),
             faults: self.faults.load(Ordering::Relaxed),
             errors_self: self.errors_self.load(Ordering::Relaxed),
-            errors_other: others.map(|o| self.requests(Class::C5xx, *o)).sum(),
+            errors_other: self.errors_other.load(Ordering::Relaxed),
             latency: self.duration.buckets().to_vec(),
         }
     }

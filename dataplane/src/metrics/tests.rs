@@ -74,8 +74,9 @@ fn a_failed_request_counts_once_whether_the_client_saw_the_fault_or_not() {
     both(Outcome::Next, Class::C5xx, Origin::Upstream);
     both(Outcome::Next, Class::C2xx, Origin::Upstream);
     both(Outcome::Cpu, Class::C2xx, Origin::Upstream);
+    both(Outcome::Trap, Class::C5xx, Origin::Upstream);
     let row = &metrics.counters().units[0];
-    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (5, 2, 1, 1));
+    assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (6, 3, 1, 1));
 }
 
 #[test]
