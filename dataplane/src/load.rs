@@ -308,7 +308,12 @@ async fn compiling<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, time::Duration};
+
+    use sluice_worker::EngineConfig;
+
     use super::*;
+    use crate::source::Directory;
 
     #[test]
     fn bytes_are_verified_by_size_and_digest() {
@@ -317,5 +322,31 @@ mod tests {
         for bad in [&b"abd"[..], b"ab", b"abcd", b""] {
             assert_eq!(verify(&artifact, bad).unwrap_err().reason, ExceptionKind::LocalTrouble);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_disk_is_read_when_its_turn_comes_and_fetched_where_it_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, published) = (dir.path().join("state"), dir.path().join("published"));
+        fs::create_dir(&published).unwrap();
+        fs::write(published.join("a.wasm"), b"no component").unwrap();
+        let artifact = Artifact { digest: Digest::of(b"no component"), size: 12 };
+        let on_disk = state.join("artifacts").join(artifact.digest.as_str());
+        let cache = Arc::new(Cache::new(state));
+        cache.prepare().unwrap();
+        fs::write(&on_disk, b"no_component").unwrap();
+        let source = Source { directory: Some(Directory::new(published)), api: None, operator: None };
+        let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
+        let loader = Loader::new(cache, source, engine, "canary".into(), 1);
+
+        let other = loader.compilations.acquire().await.unwrap();
+        let mut loading = Box::pin(loader.code(&artifact));
+        let waits = tokio::time::timeout(Duration::from_millis(100), &mut loading).await;
+        assert!(waits.is_err(), "another one is being compiled");
+        assert_eq!(fs::read(&on_disk).unwrap(), b"no_component", "whoever reads it removes it");
+        drop(other);
+        let Err(error) = loading.await else { panic!("that is no component") };
+        assert_eq!(error.reason, ExceptionKind::Refused, "{error}");
+        assert_eq!(fs::read(&on_disk).unwrap(), b"no component");
     }
 }

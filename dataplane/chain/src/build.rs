@@ -52,13 +52,16 @@ pub struct Runtime {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// A unit's calls at once, and what it may log; gone with the last snapshot and the last call that has it.
+type Share = (Weak<Semaphore>, Weak<LogBudget>);
+
 pub(crate) struct Shared {
     pub(crate) config: RuntimeConfig,
     pub(crate) egress: Egress,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
     /// What a unit may have, over all its revisions. Snapshots come and go; calls under way still count.
-    shares: Mutex<BTreeMap<UnitRef, (Weak<Semaphore>, Weak<LogBudget>)>>,
+    shares: Mutex<BTreeMap<UnitRef, Share>>,
     /// For what is logged of upstreams.
     pub(crate) log: LogBudget,
 }

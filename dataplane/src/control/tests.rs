@@ -210,14 +210,10 @@ async fn take_loads(control: &mut Control, inputs: &mut mpsc::Receiver<Input>, l
     let mut ended = 0;
     while ended < loads {
         let input = inputs.recv().await.unwrap();
-        match &input {
-            Input::Loaded(key, _) => {
-                ended += 1;
-                if key.0.kind != keep_back {
-                    control.take(input);
-                }
-            }
-            _ => control.take(input),
+        let kind = if let Input::Loaded(key, _) = &input { Some(key.0.kind) } else { None };
+        ended += usize::from(kind.is_some());
+        if kind != Some(keep_back) {
+            control.take(input);
         }
     }
 }
@@ -336,4 +332,26 @@ async fn streams_of_what_was_replaced_end_after_an_hour_and_of_what_was_reverted
     let third = swap(&mut control, 3, stable, 0).await;
     control.step(start + Duration::from_secs(70));
     assert!(second.has_ended_streams() && !third.has_ended_streams());
+}
+
+#[tokio::test]
+async fn a_load_that_is_due_during_a_sweep_waits_for_its_end() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let lost = Digest::of(b"nowhere yet");
+    control.take(assignment(1, vec![entry("shop", &lost, None, 1)]));
+    control.step(control.started_at);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Config).await;
+    control.step(control.started_at);
+    let saved = inputs.recv().await.unwrap();
+    assert!(matches!(saved, Input::Saved(Ok(()))));
+    control.take(saved);
+    control.step(control.started_at);
+    assert!(control.saver.is_sweeping() && control.loads.next_retry().is_some());
+    let soon = Instant::now() + Duration::from_millis(900);
+    assert!(control.next_wake() > soon, "nothing can be done before");
+    let swept = inputs.recv().await.unwrap();
+    assert!(matches!(swept, Input::Swept(Ok(()))));
+    control.take(swept);
+    assert!(control.next_wake() < soon);
+    drop(world);
 }
