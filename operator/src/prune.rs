@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use kube::ResourceExt;
 use sluice_config::Digest;
-use sluice_crds::{Memory, Phase, Revision, Rollout};
+use sluice_crds::{Assignment, Memory, Phase, Revision, Rollout, Unit};
 
 use crate::{execute::Hands, writer::WriteError};
 
@@ -22,20 +23,23 @@ const REVISION_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
 /// # Errors
 /// The first write that fails.
 pub async fn prune(hands: &Hands) -> Result<(), WriteError> {
-    for rollout in old_rollouts(hands) {
+    let stores = &hands.stores;
+    let (units, rollouts) = (stores.units.state(), stores.rollouts.state());
+    let revisions =
+        unnamed_revisions(&units, &rollouts, &stores.assignments.state(), stores.revisions.state(), Timestamp::now());
+    for rollout in old_rollouts(&units, rollouts) {
         let namespace = rollout.namespace().unwrap_or_default();
-        hands.writer.delete(&hands.api(&namespace), &hands.stores.rollouts, &*rollout).await?;
+        hands.writer.delete(&hands.api(&namespace), &stores.rollouts, &*rollout).await?;
     }
-    for revision in unnamed_revisions(hands) {
+    for revision in revisions {
         let namespace = revision.namespace().unwrap_or_default();
-        hands.writer.delete(&hands.api(&namespace), &hands.stores.revisions, &*revision).await?;
+        hands.writer.delete(&hands.api(&namespace), &stores.revisions, &*revision).await?;
     }
     Ok(())
 }
 
-fn memories(hands: &Hands) -> impl Iterator<Item = (String, Memory)> {
-    let units = hands.stores.units.state().into_iter();
-    units.flat_map(|unit| {
+fn memories(units: &[Arc<Unit>]) -> impl Iterator<Item = (String, Memory)> {
+    units.iter().flat_map(|unit| {
         let namespace = unit.namespace().unwrap_or_default();
         let both = [unit.spec.environments.staging.clone(), unit.spec.environments.production.clone()];
         both.map(|memory| (namespace.clone(), memory))
@@ -44,14 +48,14 @@ fn memories(hands: &Hands) -> impl Iterator<Item = (String, Memory)> {
 
 /// Those that are over and beyond the newest few of their unit. One that a memory names stays: `retry` is said
 /// on it.
-fn old_rollouts(hands: &Hands) -> Vec<std::sync::Arc<Rollout>> {
+fn old_rollouts(units: &[Arc<Unit>], rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rollout>> {
     let mut named: BTreeSet<(String, String)> = BTreeSet::new();
-    for (namespace, memory) in memories(hands) {
+    for (namespace, memory) in memories(units) {
         let rejected = memory.rejected.iter().map(|rejected| rejected.rollout.clone());
         named.extend(rejected.chain(memory.in_flight).map(|name| (namespace.clone(), name)));
     }
     let mut of_unit: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for rollout in hands.stores.rollouts.state() {
+    for rollout in rollouts {
         let namespace = rollout.namespace().unwrap_or_default();
         let units: Vec<_> = rollout.spec.units.iter().map(|unit| (unit.kind, unit.name.clone())).collect();
         let is_named = named.contains(&(namespace.clone(), rollout.name_any()));
@@ -74,9 +78,15 @@ fn is_over(rollout: &Rollout) -> bool {
 }
 
 /// Those that no memory, rollout or assignment names.
-fn unnamed_revisions(hands: &Hands) -> Vec<std::sync::Arc<Revision>> {
+fn unnamed_revisions(
+    units: &[Arc<Unit>],
+    rollouts: &[Arc<Rollout>],
+    assignments: &[Arc<Assignment>],
+    mut revisions: Vec<Arc<Revision>>,
+    now: Timestamp,
+) -> Vec<Arc<Revision>> {
     let mut named: BTreeSet<Digest> = BTreeSet::new();
-    for (_, memory) in memories(hands) {
+    for (_, memory) in memories(units) {
         let Memory { head, stable, in_flight: _, passed, rejected, attempts: _, suspect } = memory;
         named.extend(head.and_then(|head| head.digest));
         named.extend(stable.and_then(|stable| stable.digest));
@@ -84,20 +94,88 @@ fn unnamed_revisions(hands: &Hands) -> Vec<std::sync::Arc<Revision>> {
         named.extend(rejected.into_iter().filter_map(|rejected| rejected.digest));
         named.extend(suspect.and_then(|suspect| suspect.digest));
     }
-    for rollout in hands.stores.rollouts.state() {
+    for rollout in rollouts {
         named.extend(rollout.spec.units.iter().filter_map(|unit| unit.revision.clone()));
         let stable = rollout.status.iter().flat_map(|status| &status.stable);
         named.extend(stable.filter_map(|stable| stable.digest.clone()));
     }
-    for assignment in hands.stores.assignments.state() {
+    for assignment in assignments {
         let entries = assignment.spec.wire.entries.iter();
         named.extend(entries.flat_map(|entry| entry.revision.iter().chain(&entry.stable)).cloned());
     }
-    let now = Timestamp::now();
-    hands.stores.revisions.state_filter(|revision| {
+    revisions.retain(|revision| {
         let age = revision.creation_timestamp().map(|created| now.duration_since(created.0).unsigned_abs());
         !named.contains(&revision.spec.digest)
             && age.is_some_and(|age| age > REVISION_AGE_MIN)
             && revision.metadata.deletion_timestamp.is_none()
-    })
+    });
+    revisions
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KIND: sluice_config::UnitKind = sluice_config::UnitKind::Config;
+
+    fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: Value, status: Value) -> Arc<K> {
+        let created = "2026-11-23T12:00:00Z";
+        let metadata = json!({"name": name, "namespace": "team", "creationTimestamp": created});
+        let object = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec,
+            "status": status});
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn digest(number: u32) -> Digest {
+        Digest::of(&number.to_be_bytes())
+    }
+
+    fn rollout(attempt: u32, phase: &str) -> Arc<Rollout> {
+        let unit = json!({"kind": KIND, "name": "shop", "revision": digest(attempt)});
+        let spec = json!({"environment": "production", "units": [unit], "attempt": attempt, "commit": "c",
+            "author": "a", "title": "shop", "revision": ""});
+        object("Rollout", &format!("shop-{attempt}"), spec, json!({"phase": phase}))
+    }
+
+    fn revision(number: u32) -> Arc<Revision> {
+        let empty = json!({"config": {"data": {}}});
+        let content = json!({"format": 1, "kind": KIND, "name": "shop", "staging": empty, "production": empty});
+        let source = json!({"repository": "edge", "commit": "c", "path": "config/shop.yaml"});
+        let spec = json!({"digest": digest(number), "content": content, "source": source});
+        object("Revision", &format!("shop-{number}"), spec, Value::Null)
+    }
+
+    fn unit(memory: Value) -> Arc<Unit> {
+        let spec = json!({"kind": KIND, "name": "shop", "repository": "edge",
+            "environments": {"production": memory}});
+        object("Unit", "shop-c", spec, Value::Null)
+    }
+
+    fn names<K: ResourceExt>(objects: &[Arc<K>]) -> Vec<String> {
+        objects.iter().map(|object| object.name_any()).collect()
+    }
+
+    #[test]
+    fn the_newest_rollouts_that_are_over_stay_and_those_that_somebody_names() {
+        let mut rollouts: Vec<_> = (1..=25).map(|attempt| rollout(attempt, "Succeeded")).collect();
+        rollouts.push(rollout(26, "Progressing"));
+        let rejected = json!({"digest": digest(2), "rollout": "shop-2", "reason": "errors"});
+        let units = [unit(json!({"rejected": [rejected], "inFlight": "shop-26", "attempts": 26}))];
+        let mut old = names(&old_rollouts(&units, rollouts));
+        old.sort();
+        assert_eq!(old, ["shop-1", "shop-3", "shop-4", "shop-5"]);
+    }
+
+    #[test]
+    fn a_revision_goes_after_a_day_without_a_name() {
+        let units = [unit(json!({"stable": {"digest": digest(1)}, "attempts": 1}))];
+        let rollouts = [rollout(2, "Reverted")];
+        let revisions: Vec<_> = (1..=3).map(revision).collect();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let gone = |now| names(&unnamed_revisions(&units, &rollouts, &[], revisions.clone(), at(now)));
+        assert_eq!(gone("2026-11-24T11:00:00Z"), [] as [&str; 0]);
+        assert_eq!(gone("2026-11-24T13:00:00Z"), ["shop-3"]);
+    }
 }
