@@ -79,12 +79,15 @@ impl Unreadable {
     }
 }
 
+/// What a watch yields.
+type Watched<K> = Result<Event<K>, watcher::Error>;
+
 /// Turns events of objects that may be unreadable into events of those that are: one that cannot be read stays
 /// as it last could.
 pub(super) fn readable<K>(
     store: Store<K>,
     unreadable: Unreadable,
-) -> impl Fn(Result<Event<Readable<K>>, watcher::Error>) -> Option<Result<Event<K>, watcher::Error>>
+) -> impl Fn(Watched<Readable<K>>) -> Option<Watched<K>>
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + 'static,
 {
