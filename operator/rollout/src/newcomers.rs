@@ -118,9 +118,9 @@ fn newcomers<'a>(progress: &GroupProgress, group: &'a Group) -> BTreeSet<&'a str
         GroupPhase::Deploying | GroupPhase::Verifying | GroupPhase::Failed => true,
         GroupPhase::Waiting | GroupPhase::Passed | GroupPhase::Skipped => false,
     };
-    // Told without nodes: it is judged on those that come first.
-    let Some(told_at) = progress.told_at.or(progress.entered_at).filter(|_| unproven && !are_all(progress, group))
-    else {
+    // Where none is left that was told: it is judged on those that come first, until its gates start.
+    let nobody_left = progress.gates_started_at.is_none() && are_all(progress, group);
+    let Some(told_at) = progress.told_at.or(progress.entered_at).filter(|_| unproven && !nobody_left) else {
         return BTreeSet::new();
     };
     let joined = group.nodes.iter().filter(|(_, node)| node.joined_at.is_some_and(|joined| joined > told_at));
