@@ -24,6 +24,9 @@ const MARK: &str = "SLUICE_CLUSTER_FOLDER";
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a program may seem to have no environment before it is believed.
+const EXEC_LIMIT: Duration = Duration::from_millis(100);
+
 /// A process that cannot be taken for another one that later got the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -271,11 +274,20 @@ fn marked(is_mark: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| Identity::of(*pid).is_some())
-        .filter(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(&is_mark)
-        })
+        .filter(|pid| environment(*pid).split(|byte| *byte == 0).any(&is_mark))
         .collect()
+}
+
+/// A process's environment. While it executes a program it seems to have none, and would be taken for nobody's.
+fn environment(pid: i32) -> Vec<u8> {
+    let read = || fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    // Kernel threads and what is about to end have no program, and never will.
+    let has_program = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let settled = until_blocking("an environment", EXEC_LIMIT, || match read() {
+        empty if empty.is_empty() && has_program() => Look::NotYet(format!("process {pid} seems to have none")),
+        environment => Look::Done(environment),
+    });
+    settled.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -311,6 +323,17 @@ mod tests {
         assert_eq!(processes.pid("other"), Some(pid), "the process with the same pid lives");
         processes.kill_marked().expect("cleaned");
         assert_eq!(processes.pid("other"), None);
+    }
+
+    #[test]
+    fn a_process_that_is_just_starting_is_found() {
+        let (_folder, processes) = processes();
+        for round in 0..50 {
+            // `setsid` executes the program in its place: this comes before, within or after that.
+            processes.start(&Spawn::new("starting", "sleep").arg("60")).expect("started");
+            processes.kill_marked().expect("killed");
+            assert_eq!(processes.pid("starting"), None, "overlooked in round {round}");
+        }
     }
 
     #[test]

@@ -36,11 +36,11 @@ where
 }
 
 /// The same for callers without a runtime, such as the removal of a cluster.
-pub fn until_blocking(what: &str, limit: Duration, mut look: impl FnMut() -> Look<()>) -> Result<()> {
+pub fn until_blocking<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Look<T>) -> Result<T> {
     let start = Instant::now();
     loop {
         match look() {
-            Look::Done(()) => return Ok(()),
+            Look::Done(value) => return Ok(value),
             Look::NotYet(why) if start.elapsed() >= limit => {
                 bail!("gave up waiting for {what} after {} s: {why}", limit.as_secs());
             }
