@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +24,7 @@ const MARK: &str = "SLUICE_CLUSTER_FOLDER";
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a program may seem to have no environment before it is believed.
+/// How long a program that has arguments may seem to have no environment before it is believed.
 const EXEC_LIMIT: Duration = Duration::from_millis(100);
 
 /// A process that cannot be taken for another one that later got the same pid.
@@ -236,25 +236,28 @@ impl Processes {
     pub fn kill_in_mount_namespace(&self, pid: i32) -> Result<()> {
         let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let Some(wanted) = namespace(pid) else { return Ok(()) };
-        until_blocking("the end of a node's processes", STOP_LIMIT, || {
-            let left: Vec<i32> = self
-                .marked()
-                .into_iter()
-                .filter(|other| *other != pid && namespace(*other).as_ref() == Some(&wanted))
-                .collect();
-            left.iter().copied().for_each(kill_member);
-            if left.is_empty() { Look::Done(()) } else { Look::NotYet(format!("still running: {left:?}")) }
-        })
+        let others = || -> Vec<i32> {
+            let of_the_node = |other: &i32| *other != pid && namespace(*other).as_ref() == Some(&wanted);
+            self.marked().into_iter().filter(of_the_node).collect()
+        };
+        kill_all("the end of a node's processes", STOP_LIMIT, others)
     }
 
     /// Kills everything that bears this cluster's mark.
     pub fn kill_marked(&self) -> Result<()> {
-        until_blocking("the end of the cluster's processes", STOP_LIMIT * 4, || {
-            let left = self.marked();
-            left.iter().copied().for_each(kill_member);
-            if left.is_empty() { Look::Done(()) } else { Look::NotYet(format!("still running: {left:?}")) }
-        })
+        kill_all("the end of the cluster's processes", STOP_LIMIT * 4, || self.marked())
     }
+}
+
+/// Kills what is found until nothing is, and waits for the end of each: one that is ending shows no mark any more.
+fn kill_all(what: &str, limit: Duration, find: impl Fn() -> Vec<i32>) -> Result<()> {
+    let mut killed: BTreeMap<i32, Identity> = BTreeMap::new();
+    until_blocking(what, limit, || {
+        killed.extend(find().into_iter().filter_map(|pid| Some((pid, Identity::of(pid)?))));
+        killed.retain(|_, identity| identity.alive());
+        killed.values().for_each(|identity| identity.signal(Signal::KILL));
+        if killed.is_empty() { Look::Done(()) } else { Look::NotYet(format!("still running: {:?}", killed.keys())) }
+    })
 }
 
 /// Kills a process that was just seen to be ours, by its mark or its control group.
@@ -278,14 +281,21 @@ fn marked(is_mark: impl Fn(&[u8]) -> bool) -> Vec<i32> {
         .collect()
 }
 
-/// A process's environment. While it executes a program it seems to have none, and would be taken for nobody's.
+/// A process's environment. While it executes a program it seems to have none, and would be taken for nobody's; on a
+/// busy machine that may take a while.
 fn environment(pid: i32) -> Vec<u8> {
-    let read = || fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     // Kernel threads and what is about to end have no program, and never will.
     let has_program = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-    let settled = until_blocking("an environment", EXEC_LIMIT, || match read() {
-        empty if empty.is_empty() && has_program() => Look::NotYet(format!("process {pid} seems to have none")),
-        environment => Look::Done(environment),
+    let start = Instant::now();
+    let settled = until_blocking("an environment", STOP_LIMIT, || {
+        let environment = read("environ");
+        // Its arguments come a moment before its environment.
+        let without = || !read("cmdline").is_empty() && start.elapsed() >= EXEC_LIMIT;
+        if !environment.is_empty() || !has_program() || without() {
+            return Look::Done(environment);
+        }
+        Look::NotYet(format!("process {pid} seems to have none"))
     });
     settled.unwrap_or_default()
 }
