@@ -164,9 +164,16 @@ async fn orders_say_who_gives_them(cluster: &Cluster, operator: &Client) -> Resu
     check(
         false,
         order(&alice, json!({"commit": "f00d"})).await,
-        "only pause, approve, abort and retry may be changed",
+        "only pause, approve, abort, retry and rollback may be changed",
     )?;
     check(false, order(&victor, json!({"pause": {"by": "victor"}})).await, "cannot patch")?;
+    let rollback = |by: &str| json!({"rollback": {"by": by, "reason": "carts are lost"}});
+    check(false, order(&alice, rollback("alice")).await, "only what succeeded can be rolled back: set spec.abort")?;
+    let rollouts: Api<Rollout> = Api::namespaced(operator.clone(), TEAM);
+    let succeeded = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    rollouts.patch_status(ROLLOUT, &PatchParams::default(), &succeeded).await?;
+    check(false, order(&alice, rollback("bob")).await, "set spec.rollback.by to \"alice\"")?;
+    check(true, order(&alice, rollback("alice")).await, "")?;
     check(true, order(operator, json!({"pause": {"by": "sluice"}})).await, "")
 }
 

@@ -115,6 +115,8 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Reverted => "Reverted",
         Reason::RevertUnconfirmed => "RevertUnconfirmed",
         Reason::Aborted => "Aborted",
+        Reason::RolledBack => "RolledBack",
+        Reason::NotRolledBack => "NotRolledBack",
         Reason::Succeeded => "Succeeded",
         Reason::Superseded => "Superseded",
         Reason::Rejected => "Rejected",

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use sluice_config::Digest;
+use sluice_config::{Digest, Environment};
 use sluice_crds::{Assignment, Memory, Phase, Revision, Rollout, Unit};
 
 use crate::{execute::Hands, writer::WriteError};
@@ -47,18 +47,20 @@ fn memories(units: &[Arc<Unit>]) -> impl Iterator<Item = (String, Memory)> {
 }
 
 /// Those that are over and beyond the newest few of their unit. One that a memory names stays: `retry` is said
-/// on it.
+/// on it. So does the one that brought what is stable: `rollback` is said on it, and it knows what was there before.
 fn old_rollouts(units: &[Arc<Unit>], rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rollout>> {
     let mut named: BTreeSet<(String, String)> = BTreeSet::new();
     for (namespace, memory) in memories(units) {
         let rejected = memory.rejected.iter().map(|rejected| rejected.rollout.clone());
         named.extend(rejected.chain(memory.in_flight).map(|name| (namespace.clone(), name)));
     }
+    let origins = origins(units, &rollouts);
     let mut of_unit: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for rollout in rollouts {
         let namespace = rollout.namespace().unwrap_or_default();
         let units: Vec<_> = rollout.spec.units.iter().map(|unit| (unit.kind, unit.name.clone())).collect();
-        let is_named = named.contains(&(namespace.clone(), rollout.name_any()));
+        let name = (namespace.clone(), rollout.name_any());
+        let is_named = named.contains(&name) || origins.contains(&name);
         if is_over(&rollout) && !is_named && rollout.metadata.deletion_timestamp.is_none() {
             of_unit.entry((namespace, units, rollout.spec.environment)).or_default().push(rollout);
         }
@@ -70,8 +72,41 @@ fn old_rollouts(units: &[Arc<Unit>], rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rol
     old.collect()
 }
 
+/// For each unit and environment, the newest rollout that brought what is stable now.
+fn origins(units: &[Arc<Unit>], rollouts: &[Arc<Rollout>]) -> BTreeSet<(String, String)> {
+    let mut stable = BTreeMap::new();
+    for unit in units {
+        let environments = &unit.spec.environments;
+        let both = [(Environment::Staging, &environments.staging), (Environment::Production, &environments.production)];
+        for (environment, memory) in both {
+            let key = (unit.namespace().unwrap_or_default(), unit.spec.kind, unit.spec.name.as_str(), environment);
+            if let Some(known) = &memory.stable {
+                stable.insert(key, known.digest.as_ref());
+            }
+        }
+    }
+    let mut newest: BTreeMap<_, (u32, String)> = BTreeMap::new();
+    let succeeded = |rollout: &&Arc<Rollout>| phase(rollout) == Phase::Succeeded;
+    for rollout in rollouts.iter().filter(succeeded) {
+        for unit in &rollout.spec.units {
+            let namespace = rollout.namespace().unwrap_or_default();
+            let key = (namespace, unit.kind, unit.name.as_str(), rollout.spec.environment);
+            if stable.get(&key) == Some(&unit.revision.as_ref()) {
+                let found = (rollout.spec.attempt, rollout.name_any());
+                let known = newest.entry(key).or_insert_with(|| found.clone());
+                *known = std::cmp::max(known.clone(), found);
+            }
+        }
+    }
+    newest.into_iter().map(|((namespace, ..), (_, name))| (namespace, name)).collect()
+}
+
+fn phase(rollout: &Rollout) -> Phase {
+    rollout.status.as_ref().map(|status| status.phase).unwrap_or_default()
+}
+
 fn is_over(rollout: &Rollout) -> bool {
-    match rollout.status.as_ref().map(|status| status.phase).unwrap_or_default() {
+    match phase(rollout) {
         Phase::Pending | Phase::Progressing | Phase::Paused | Phase::Reverting => false,
         Phase::Reverted | Phase::Succeeded | Phase::Superseded | Phase::Aborted => true,
     }
@@ -162,10 +197,11 @@ mod tests {
         let mut rollouts: Vec<_> = (1..=25).map(|attempt| rollout(attempt, "Succeeded")).collect();
         rollouts.push(rollout(26, "Progressing"));
         let rejected = json!({"digest": digest(2), "rollout": "shop-2", "reason": "errors"});
-        let units = [unit(json!({"rejected": [rejected], "inFlight": "shop-26", "attempts": 26}))];
-        let mut old = names(&old_rollouts(&units, rollouts));
+        let memory =
+            json!({"rejected": [rejected], "stable": {"digest": digest(4)}, "inFlight": "shop-26", "attempts": 26});
+        let mut old = names(&old_rollouts(&[unit(memory)], rollouts));
         old.sort();
-        assert_eq!(old, ["shop-1", "shop-3", "shop-4", "shop-5"]);
+        assert_eq!(old, ["shop-1", "shop-3"], "2 may be retried, 4 may be rolled back");
     }
 
     #[test]

@@ -9,19 +9,21 @@ use sluice_config::{Digest, Environment, UnitKind};
 use crate::quantities::Span;
 
 /// One attempt to take a revision through the groups of one environment. Written by the operator;
-/// people may set `pause`, `approve`, `abort` and `retry`.
+/// people may set `pause`, `approve`, `abort`, `retry` and `rollback`.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "Rollout",
-    doc = "One attempt to take a revision through the groups of one environment. Written by the operator; people may set pause, approve, abort and retry.",
+    doc = "One attempt to take a revision through the groups of one environment. Written by the operator; people may set pause, approve, abort, retry and rollback.",
     namespaced,
     derive = "PartialEq",
     status = "RolloutStatus",
     category = "sluice",
     shortname = "slr",
     validation = Rule::new("!has(self.spec.retry) || !has(self.status) || !has(self.status.retried) || (has(oldSelf.spec.retry) && self.spec.retry == oldSelf.spec.retry) || self.spec.retry.token != self.status.retried").message("a retry with this token was followed already: to retry once more, set another spec.retry.token, the time for example"),
+    validation = Rule::new("!has(self.spec.rollback) || (has(oldSelf.spec.rollback) && self.spec.rollback == oldSelf.spec.rollback) || (has(self.status) && self.status.phase == 'Succeeded')").message("only what succeeded can be rolled back: set spec.abort to take back a rollout that is under way, or spec.rollback in the rollout that brought what runs now"),
+    validation = Rule::new("!has(self.spec.rollback) || (has(oldSelf.spec.rollback) && self.spec.rollback == oldSelf.spec.rollback) || !has(self.status) || !has(self.status.rollbackAnswered) || self.spec.rollback.token != self.status.rollbackAnswered").message("a rollback with this token was answered already, see status.message: to order it once more, set another spec.rollback.token, the time for example"),
     printcolumn(name = "Unit", type_ = "string", json_path = ".spec.title"),
     printcolumn(name = "Env", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".spec.revision"),
@@ -31,7 +33,7 @@ use crate::quantities::Span;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.units == oldSelf.units && self.environment == oldSelf.environment && self.attempt == oldSelf.attempt && self.commit == oldSelf.commit && self.author == oldSelf.author && self.subject == oldSelf.subject && self.title == oldSelf.title && self.revision == oldSelf.revision && self.alone == oldSelf.alone").message("only pause, approve, abort and retry may be changed; a new commit makes a new rollout"))]
+#[x_kube(validation = Rule::new("self.units == oldSelf.units && self.environment == oldSelf.environment && self.attempt == oldSelf.attempt && self.commit == oldSelf.commit && self.author == oldSelf.author && self.subject == oldSelf.subject && self.title == oldSelf.title && self.revision == oldSelf.revision && self.alone == oldSelf.alone").message("only pause, approve, abort, retry and rollback may be changed; a new commit makes a new rollout"))]
 pub struct RolloutSpec {
     /// Environment whose groups it takes.
     pub environment: Environment,
@@ -73,6 +75,10 @@ pub struct RolloutSpec {
     /// Try a rejected revision once more, or judge the group anew at which a gate paused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Order>,
+    /// Of a rollout that succeeded: take what it brought off everywhere, at once, past every gate. What was there
+    /// before is stable again; what it brought is rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Order>,
 }
 
 /// What somebody ordered, and why.
@@ -88,7 +94,7 @@ pub struct Order {
     #[schemars(length(max = 253))]
     pub by: String,
     /// Tells a second order of the same kind from the first: a time, for example. A second `retry` needs
-    /// another one than the first.
+    /// another one than the first, and so does a second `rollback`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub token: String,
@@ -147,6 +153,10 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub retried: Option<String>,
+    /// Token of the last `rollback` that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub rollback_answered: Option<String>,
     /// When this status was written; paces the writes that only tell progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_at: Option<MicroTime>,
@@ -170,7 +180,7 @@ pub enum Phase {
     Paused,
     /// On its way back.
     Reverting,
-    /// Back on stable everywhere; the digest is rejected.
+    /// Back on stable everywhere; the digest is rejected. One that succeeded gets here by `rollback` alone.
     Reverted,
     /// Passed every group: the new stable.
     Succeeded,
@@ -213,6 +223,8 @@ pub enum CauseKind {
     HoldLimit,
     /// A person paused or aborted it.
     Person,
+    /// A person took it off after it had succeeded.
+    RolledBack,
     /// The branch went back to what was stable.
     HeadReturned,
     /// A gate failed that cannot tell units apart, and other attempts were in the group, too.

@@ -6,7 +6,7 @@ use crate::{
     About, Cause, Event, GroupPhase, OnGateFailure, Phase, Reason, Rollout, RolloutId, RolloutStatus, Severity, Time,
     Waiting, Wanted,
     group::{self, GroupStep, Look, Trouble},
-    report, revert,
+    report, revert, rollback,
     view::View,
 };
 
@@ -42,7 +42,8 @@ impl<'a> Step<'a> {
             Phase::Pending => step.pending(),
             Phase::Progressing | Phase::Paused => step.in_flight(),
             Phase::Reverting => revert::confirm(&mut step),
-            Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => {}
+            Phase::Succeeded => rollback::step(&mut step),
+            Phase::Reverted | Phase::Aborted | Phase::Superseded => {}
         }
         report::tell(&mut step);
         step
@@ -126,7 +127,16 @@ impl<'a> Step<'a> {
         let units = self.rollout.spec.units.iter();
         let mut holders = units.filter_map(|change| self.view.memory(&change.unit, environment).in_flight.clone());
         let by = holders.find(|holder| holder != self.id);
+        let taken_back = |by: &RolloutId| {
+            let holder = self.view.snapshot.rollouts.get(by);
+            holder.is_some_and(|holder| {
+                let mut units = holder.spec.units.iter().map(|change| &change.unit);
+                let is_taken = |unit| rollback::is_taken_back(self.view.memory(unit, environment), by, holder, unit);
+                holder.status.cause == Some(Cause::RolledBack) || units.any(is_taken)
+            })
+        };
         let message = match &by {
+            Some(by) if taken_back(by) => format!("{by}, on which it was built, is rolled back"),
             Some(by) => format!("superseded by {by}"),
             None => "the unit's memory does not know it".to_owned(),
         };
@@ -166,7 +176,14 @@ impl<'a> Step<'a> {
     fn awaits_decision(&self) -> bool {
         let by_itself = match self.status.cause {
             Some(Cause::GateFailed | Cause::Refused | Cause::NotApplied | Cause::HoldLimit) => true,
-            Some(Cause::Person | Cause::HeadReturned | Cause::Shared { .. } | Cause::Superseded { .. }) | None => false,
+            Some(
+                Cause::Person
+                | Cause::RolledBack
+                | Cause::HeadReturned
+                | Cause::Shared { .. }
+                | Cause::Superseded { .. },
+            )
+            | None => false,
         };
         by_itself && self.status.phase == Phase::Paused
     }

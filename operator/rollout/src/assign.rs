@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     About, Basis, Digest, Effect, Entry, Environment, Event, Group, GroupPhase, Phase, Reason, Rollout, Severity,
-    Target, UnitId, Write, adopt, nodes,
+    Target, UnitId, Write, adopt, nodes, rollback,
     view::{View, target_of},
 };
 
@@ -103,9 +103,10 @@ fn desired(view: &View<'_>, unit: &UnitId, name: &str, group: &Group) -> Content
     if !view.snapshot.units.contains_key(unit) {
         return current;
     }
-    if let Some((_, rollout)) = view.in_flight(unit, environment) {
+    if let Some((id, rollout)) = view.in_flight(unit, environment) {
         let target = target_of(rollout, unit);
-        if let Some(target) = target.filter(|_| holds(rollout, name)) {
+        let taken_back = rollback::is_taken_back(view.memory(unit, environment), id, rollout, unit);
+        if let Some(target) = target.filter(|_| holds(rollout, name) && !taken_back) {
             return Some((target.digest().cloned(), view.stable_digest(unit, environment)));
         }
         if rollout.status.phase == Phase::Pending && is_handed_over(view, unit, environment, &current) {

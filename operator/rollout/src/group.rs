@@ -93,7 +93,12 @@ impl GroupStep<'_> {
         match cause {
             Cause::GateFailed | Cause::Refused | Cause::Shared { .. } => self.progress.phase = GroupPhase::Failed,
             // Whoever retries finds the group as it is.
-            Cause::NotApplied | Cause::HoldLimit | Cause::Person | Cause::HeadReturned | Cause::Superseded { .. } => {}
+            Cause::NotApplied
+            | Cause::HoldLimit
+            | Cause::Person
+            | Cause::RolledBack
+            | Cause::HeadReturned
+            | Cause::Superseded { .. } => {}
         }
         self.trouble = Some(Trouble { cause, message, policy });
     }

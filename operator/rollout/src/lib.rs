@@ -27,6 +27,7 @@ mod planner;
 mod progress;
 mod report;
 mod revert;
+mod rollback;
 mod room;
 mod sample;
 mod snapshot;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     About, Cause, Effect, Environment, Event, Phase, Reason, Rejection, Rollout, RolloutId, Severity, Suspect, Target,
-    Unit, UnitId, UnitMemory, Write, adopt, assign, create, start,
+    Unit, UnitId, UnitMemory, Write, adopt, assign, create, rollback, start,
     view::{View, target_of},
 };
 
@@ -50,7 +50,8 @@ impl Next<'_> {
         self.fold_attempt();
         self.fold_failures();
         self.reject_unstarted();
-        if !self.memory.in_flight.as_ref().is_some_and(|holder| ending.contains(holder)) {
+        let taken_back = self.take_back();
+        if !taken_back && !self.memory.in_flight.as_ref().is_some_and(|holder| ending.contains(holder)) {
             self.hand_over();
         }
     }
@@ -105,6 +106,8 @@ impl Next<'_> {
         };
         match rollout.status.phase {
             Phase::Pending | Phase::Progressing | Phase::Paused => return,
+            // Nothing but a person takes back what succeeded; it is to say so itself.
+            Phase::Succeeded if rollback::is_taken_back(&self.memory, &in_flight, rollout, self.id) => return,
             Phase::Succeeded => self.succeeded(rollout, target),
             Phase::Reverting | Phase::Reverted | Phase::Aborted => self.failed(&in_flight, rollout, target),
             Phase::Superseded => {}
@@ -129,7 +132,7 @@ impl Next<'_> {
 
     fn failed(&mut self, id: &RolloutId, rollout: &Rollout, target: &Target) {
         match rollout.status.cause {
-            Some(Cause::GateFailed | Cause::Refused) => {
+            Some(Cause::GateFailed | Cause::Refused | Cause::RolledBack) => {
                 // What failed now has not passed, whatever an earlier attempt showed.
                 if let Target::Revision(digest) = target {
                     self.memory.passed.remove(digest);
@@ -190,6 +193,33 @@ impl Next<'_> {
         }
     }
 
+    /// Takes off what a person wants rolled back. Whatever attempt has the unit was built on it, and ends.
+    fn take_back(&mut self) -> bool {
+        let stable = self.memory.stable.clone();
+        let due = rollback::due(self.view, self.id, self.environment, stable.as_ref());
+        let (Some(rollback::TakenBack { id, former, why }), Some(target)) = (due, stable) else { return false };
+        let former = Target::from(former);
+        let again = match &former {
+            Target::Revision(digest) => format!("{} is stable again", digest.short()),
+            Target::Removed => "it was not there before".to_owned(),
+        };
+        let note = format!(
+            "{}: {why}; {again}; {} does not come back by itself, retry {id} brings it back",
+            self.environment,
+            target.short()
+        );
+        if let Target::Revision(digest) = &target {
+            self.memory.passed.remove(digest);
+        }
+        self.memory.rejected.insert(target.clone(), Rejection { by: id.clone(), why });
+        let wanted = self.view.wanted(self.id, self.environment);
+        forget_oldest(&mut self.memory.rejected, [Some(&target), wanted]);
+        self.memory.stable = Some(former);
+        self.memory.in_flight = Some(id.clone());
+        self.say(Severity::Warning, Reason::RolledBack, note);
+        true
+    }
+
     fn forget_suspicion(&mut self, target: &Target) {
         if self.memory.suspect.as_ref().is_some_and(|suspect| suspect.target == *target) {
             self.memory.suspect = None;
@@ -230,7 +260,7 @@ fn forget_oldest(rejected: &mut BTreeMap<Target, Rejection>, stay: [Option<&Targ
 /// Whether an attempt failed in a way that its units have to remember before it is over.
 pub(crate) fn is_to_be_rejected(rollout: &Rollout) -> bool {
     let rejects = match rollout.status.cause {
-        Some(Cause::GateFailed | Cause::Refused | Cause::Person) => true,
+        Some(Cause::GateFailed | Cause::Refused | Cause::Person | Cause::RolledBack) => true,
         Some(
             Cause::NotApplied
             | Cause::HoldLimit
@@ -246,7 +276,10 @@ pub(crate) fn is_to_be_rejected(rollout: &Rollout) -> bool {
 /// Whether a person wants an attempt that is over tried again. A `retry` that was followed while it was
 /// paused does not count.
 fn asks_retry(rollout: &Rollout) -> bool {
-    let over = rollout.status.phase.is_over() || rollout.status.phase == Phase::Reverting;
+    let over = match rollout.status.phase {
+        Phase::Reverting | Phase::Reverted | Phase::Aborted | Phase::Superseded => true,
+        Phase::Pending | Phase::Progressing | Phase::Paused | Phase::Succeeded => false,
+    };
     let said = rollout.verbs.retry.as_ref().map(|said| &said.token);
     over && said.is_some() && said != rollout.status.retried.as_ref()
 }

@@ -160,6 +160,10 @@ pub enum Reason {
     RevertUnconfirmed,
     /// A person ended it.
     Aborted,
+    /// A person took off what had succeeded.
+    RolledBack,
+    /// There was nothing to take off.
+    NotRolledBack,
     /// Every group passed.
     Succeeded,
     /// A newer revision took its place.

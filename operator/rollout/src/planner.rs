@@ -7,7 +7,7 @@ use crate::{
     advance::Step,
     assign, create, memory, newcomers,
     pace::{Pace, pace},
-    report,
+    report, rollback,
     view::View,
 };
 
@@ -28,7 +28,7 @@ pub fn plan(snapshot: &Snapshot, now: Time) -> Plan {
 /// Each rollout goes as far as it can.
 fn steps<'a>(view: &'a View<'a>) -> Vec<Step<'a>> {
     let rollouts = view.snapshot.rollouts.iter();
-    let open = rollouts.filter(|(_, rollout)| !rollout.status.phase.is_over());
+    let open = rollouts.filter(|(id, r)| !r.status.phase.is_over() || rollback::concerns(view, id, r));
     open.map(|(id, rollout)| Step::of(view, id, rollout)).collect()
 }
 

@@ -56,6 +56,8 @@ pub struct Verbs {
     /// Of a rejected attempt: its digest may be tried again. Of one that a gate, a deadline or a limit
     /// paused: judges its group anew.
     pub retry: Option<Said>,
+    /// Of an attempt that succeeded, and brought what is stable: takes that off everywhere at once.
+    pub rollback: Option<Said>,
 }
 
 /// Who said something, and why.
@@ -94,6 +96,8 @@ pub struct RolloutStatus {
     pub held_since: Option<Time>,
     /// Token of the last `retry` that was followed.
     pub retried: Option<String>,
+    /// Token of the last `rollback` that was answered.
+    pub rollback_answered: Option<String>,
     /// When this status was written; paces the writes that only tell progress.
     pub written_at: Option<Time>,
 }
@@ -112,7 +116,7 @@ pub enum Phase {
     Reverting,
     /// Over: every group passed.
     Succeeded,
-    /// Over: every group is back on stable.
+    /// Over: every group is back on stable. One that succeeded gets here by `rollback` alone.
     Reverted,
     /// Over: a person ended it, every group is back on stable.
     Aborted,
@@ -153,6 +157,8 @@ pub enum Cause {
     HoldLimit,
     /// A person paused or aborted it.
     Person,
+    /// A person took it off after it had succeeded.
+    RolledBack,
     /// The branch went back to what was stable.
     HeadReturned,
     /// A gate failed that cannot tell units apart; these attempts were in the group, too.

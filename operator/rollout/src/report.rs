@@ -12,8 +12,8 @@ pub(crate) fn tell(step: &mut Step<'_>) {
             parts.extend(step.waiting.iter().map(|waiting| waiting.text(step.view.now)));
             parts.join("; ")
         }
-        Phase::Succeeded => String::new(),
-        Phase::Reverted | Phase::Aborted | Phase::Superseded => step.status.message.clone(),
+        // Whoever succeeded has nothing to say, unless it was to be rolled back.
+        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => step.status.message.clone(),
     };
 }
 

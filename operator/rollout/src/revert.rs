@@ -1,6 +1,6 @@
 //! The way back: every group that an attempt touched runs stable, at once, whatever else there is.
 
-use crate::{Cause, GroupPhase, Phase, Reason, Severity, Waiting, advance::Step, assign, memory, nodes};
+use crate::{Cause, GroupPhase, Phase, Reason, Severity, UnitChange, Waiting, advance::Step, assign, memory, nodes};
 
 /// Sends an attempt back. From here on it holds no group, so that all assignments fall back to stable.
 pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
@@ -14,7 +14,7 @@ pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
     let again = if shared { "; whose fault it is nobody can tell: it runs again, alone" } else { "" };
     let note = format!("{message}; every group goes back to {}{again}", stable.join(", "));
     let severity = match cause {
-        Cause::Person | Cause::HeadReturned => Severity::Normal,
+        Cause::Person | Cause::RolledBack | Cause::HeadReturned => Severity::Normal,
         Cause::GateFailed
         | Cause::Refused
         | Cause::NotApplied
@@ -29,7 +29,8 @@ pub(crate) fn begin(step: &mut Step<'_>, cause: Cause, message: String) {
 /// Ends the way back once every group is told, and every live node has said that it is back. Nodes that
 /// say nothing do not hold it for longer than the groups give them to apply anything.
 pub(crate) fn confirm(step: &mut Step<'_>) {
-    if !step.view.has_its_units(step.id, step.rollout) {
+    let units = theirs(step);
+    if units.is_empty() {
         if memory::is_to_be_rejected(step.rollout) && !is_rejected(step) {
             // Its units take over why it failed, by this very plan; nobody would know once it is over.
             return;
@@ -46,7 +47,7 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
         let Some(group) = step.view.group(&progress.name, environment) else { continue };
         until = until.max(ended_at.after(group.apply_deadline));
         let mut needs = 0;
-        for change in &step.rollout.spec.units {
+        for change in &units {
             let stable = step.view.stable_digest(&change.unit, environment);
             if !assign::runs(group, &change.unit, &stable) {
                 // Not told yet: it will be, by this very plan.
@@ -79,6 +80,16 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
     }
 }
 
+/// The units that it has yet: all, or none. Of one that is rolled back, some may have gone on long before.
+fn theirs<'a>(step: &Step<'a>) -> Vec<&'a UnitChange> {
+    let (view, environment) = (step.view, step.rollout.spec.environment);
+    let units = step.rollout.spec.units.iter();
+    let has = |change: &&UnitChange| view.memory(&change.unit, environment).in_flight.as_ref() == Some(step.id);
+    let theirs: Vec<_> = units.filter(has).collect();
+    let enough = theirs.len() == step.rollout.spec.units.len() || step.status.cause == Some(Cause::RolledBack);
+    if enough { theirs } else { Vec::new() }
+}
+
 /// Whether each of its units that still exists knows that what it tried is rejected.
 fn is_rejected(step: &Step<'_>) -> bool {
     let environment = step.rollout.spec.environment;
@@ -97,6 +108,7 @@ fn finish(step: &mut Step<'_>, note: String) {
             | Cause::Refused
             | Cause::NotApplied
             | Cause::HoldLimit
+            | Cause::RolledBack
             | Cause::HeadReturned
             | Cause::Shared { .. }
             | Cause::Superseded { .. },

@@ -20,6 +20,7 @@ pub fn read(namespace: &str, version: &str, spec: &crd::RolloutSpec, status: &cr
             abort: spec.abort.as_ref().map(said),
             approve: spec.approve.as_ref().map(said),
             retry: spec.retry.as_ref().map(said),
+            rollback: spec.rollback.as_ref().map(said),
         },
         status: read_status(namespace, status),
     }
@@ -70,6 +71,7 @@ pub fn write_spec(spec: &RolloutSpec, subject: &str) -> crd::RolloutSpec {
         approve: None,
         abort: None,
         retry: None,
+        rollback: None,
     }
 }
 
@@ -101,6 +103,7 @@ fn read_status(namespace: &str, stored: &crd::RolloutStatus) -> RolloutStatus {
         ended_at: stored.ended_at.as_ref().map(times::from_micro),
         held_since: stored.held_since.as_ref().map(times::from_micro),
         retried: stored.retried.clone(),
+        rollback_answered: stored.rollback_answered.clone(),
         written_at: stored.written_at.as_ref().map(times::from_micro),
     }
 }
@@ -120,6 +123,7 @@ pub fn write_status(status: &RolloutStatus) -> crd::RolloutStatus {
         ended_at,
         held_since,
         retried,
+        rollback_answered,
         written_at,
     } = status;
     let stable = |(unit, digest): (&UnitId, &Option<Digest>)| crd::UnitStable {
@@ -139,6 +143,7 @@ pub fn write_status(status: &RolloutStatus) -> crd::RolloutStatus {
         ended_at: ended_at.map(times::to_micro),
         held_since: held_since.map(times::to_micro),
         retried: retried.clone(),
+        rollback_answered: rollback_answered.clone(),
         written_at: written_at.map(times::to_micro),
         observed_generation: None,
         conditions: Vec::new(),
@@ -187,6 +192,7 @@ fn read_cause(stored: &crd::Cause) -> Cause {
         crd::CauseKind::NotApplied => Cause::NotApplied,
         crd::CauseKind::HoldLimit => Cause::HoldLimit,
         crd::CauseKind::Person => Cause::Person,
+        crd::CauseKind::RolledBack => Cause::RolledBack,
         crd::CauseKind::HeadReturned => Cause::HeadReturned,
         crd::CauseKind::Shared => Cause::Shared { with: rollouts.collect() },
         crd::CauseKind::Superseded => Cause::Superseded { by: rollouts.into_iter().next() },
@@ -201,6 +207,7 @@ fn write_cause(cause: &Cause) -> crd::Cause {
         Cause::NotApplied => (crd::CauseKind::NotApplied, Vec::new()),
         Cause::HoldLimit => (crd::CauseKind::HoldLimit, Vec::new()),
         Cause::Person => (crd::CauseKind::Person, Vec::new()),
+        Cause::RolledBack => (crd::CauseKind::RolledBack, Vec::new()),
         Cause::HeadReturned => (crd::CauseKind::HeadReturned, Vec::new()),
         Cause::Shared { with } => (crd::CauseKind::Shared, with.iter().map(name).collect()),
         Cause::Superseded { by } => (crd::CauseKind::Superseded, by.iter().map(name).collect()),

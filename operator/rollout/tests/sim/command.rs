@@ -268,6 +268,7 @@ impl Cluster {
             "abort" => rollout.verbs.abort = said,
             "approve" => rollout.verbs.approve = said,
             "retry" => rollout.verbs.retry = said,
+            "rollback" => rollout.verbs.rollback = said,
             other => panic!("`{other}` is no verb"),
         }
     }

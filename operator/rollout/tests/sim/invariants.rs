@@ -57,7 +57,8 @@ impl Cluster {
             self.told_at.entry((id.to_string(), progress.name.clone())).or_insert(self.time);
         }
         let stored = &self.store.rollouts[id];
-        assert!(!stored.status.phase.is_over(), "{id} was over and changes again");
+        let ordered = stored.status.phase == Phase::Succeeded && stored.verbs.rollback.is_some();
+        assert!(ordered || !stored.status.phase.is_over(), "{id} was over and changes again");
         for progress in status.groups.iter().filter(|progress| progress.phase == GroupPhase::Passed) {
             let known = stored.status.groups.iter().find(|known| known.name == progress.name);
             if known.is_none_or(|known| known.phase != GroupPhase::Passed) {
@@ -114,7 +115,9 @@ impl Cluster {
     fn check_rejections(&self) {
         for (id, rollout) in &self.store.rollouts {
             let over = matches!(rollout.status.phase, Phase::Reverted | Phase::Aborted);
-            let fails = matches!(rollout.status.cause, Some(Cause::GateFailed | Cause::Refused | Cause::Person));
+            let causes =
+                |cause: &Cause| matches!(cause, Cause::GateFailed | Cause::Refused | Cause::Person | Cause::RolledBack);
+            let fails = rollout.status.cause.as_ref().is_some_and(causes);
             if !over || !fails || rollout.verbs.retry.is_some() {
                 continue;
             }

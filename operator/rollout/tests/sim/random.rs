@@ -42,7 +42,7 @@ traffic routes/c:v2 10/s 0%";
         let version = self.pick(&["v1", "v2", "v3", "removed"]);
         let node = self.pick(&["st-1", "int-1", "int-2", "edge-1", "edge-2", "eu-1", "us-1"]);
         let environment = self.pick(&["staging", "production", "production"]);
-        let verb = self.pick(&["pause", "resume", "abort", "approve", "retry"]);
+        let verb = self.pick(&["pause", "resume", "abort", "approve", "retry", "rollback"]);
         let wait = self.pick(&["3s", "20s", "70s", "5m", "20m", "2h"]);
         let rollout = rollouts.get(self.below(rollouts.len().max(1))).cloned();
         match (self.below(23), rollout) {

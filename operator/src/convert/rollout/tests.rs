@@ -49,6 +49,7 @@ fn status(phase: Phase, group_phase: GroupPhase, cause: Option<Cause>, verdict: 
         ended_at: None,
         held_since: Some(Time(9)),
         retried: Some("1".into()),
+        rollback_answered: Some("2".into()),
         written_at: Some(NOW),
     }
 }
@@ -69,6 +70,7 @@ fn a_status_comes_back_unchanged() {
         Some(Cause::NotApplied),
         Some(Cause::HoldLimit),
         Some(Cause::Person),
+        Some(Cause::RolledBack),
         Some(Cause::HeadReturned),
         Some(Cause::Shared { with: vec![other.clone(), other.clone()] }),
         Some(Cause::Superseded { by: None }),
