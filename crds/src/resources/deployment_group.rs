@@ -57,6 +57,10 @@ pub struct DeploymentGroupSpec {
     /// How long anything may hold a rollout before it pauses.
     #[serde(default = "default_hold_limit")]
     pub hold_limit: Span,
+    /// A rollout that goes back to what succeeded in this environment within this time needs no soak here; all
+    /// other gates look. Absent: it soaks like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_window: Option<Span>,
 }
 
 /// What a failed gate does.

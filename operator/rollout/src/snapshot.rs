@@ -46,6 +46,8 @@ pub struct Group {
     pub apply_deadline: Duration,
     /// How long an attempt may hold here; then it pauses.
     pub hold_limit: Duration,
+    /// Going back to what succeeded in its environment within this time needs no soak; none: it does.
+    pub rollback_window: Option<Duration>,
     /// Its nodes.
     pub nodes: BTreeMap<String, Node>,
     /// What it is told to run; none before the first plan.

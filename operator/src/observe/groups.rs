@@ -33,6 +33,7 @@ pub(super) fn groups(stores: &Stores) -> BTreeMap<String, Group> {
             },
             apply_deadline: spec.apply_deadline.duration(),
             hold_limit: spec.hold_limit.duration(),
+            rollback_window: spec.rollback_window.map(|window| window.duration()),
             nodes: nodes.remove(&name).unwrap_or_default(),
             assignment: stores.assignments.get(&ObjectRef::new(&name)).and_then(|a| assignment(&a)),
         };

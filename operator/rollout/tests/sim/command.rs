@@ -38,6 +38,7 @@ impl Cluster {
             ["group", name, environment, order, rest @ ..] => self.group(name, environment, order, rest),
             ["delete", "group", name] => drop(self.store.groups.remove(*name)),
             ["delete", "rollout", name] => drop(self.store.rollouts.remove(&parse::rollout(name))),
+            ["delete", "repository"] => self.store.repositories.clear(),
             ["delete", "assignment", name] => self.store.groups.get_mut(*name).unwrap().assignment = None,
             ["lose", "revision", name] => {
                 let _known = self.store.revisions.remove(parse::target(name).1.digest().unwrap());
@@ -76,7 +77,7 @@ impl Cluster {
         self.store.repositories.entry(parse::repository()).or_default()
     }
 
-    /// `group canary production 20 nodes edge-1,edge-2 optional pauses deadline 5m hold 24h gates …`
+    /// `group canary production 20 nodes edge-1,edge-2 optional pauses deadline 5m hold 24h window 2h gates …`
     fn group(&mut self, name: &str, environment: &str, order: &str, rest: &[&str]) {
         let known = self.store.groups.remove(name);
         let mut group = Group {
@@ -87,6 +88,7 @@ impl Cluster {
             on_gate_failure: OnGateFailure::Revert,
             apply_deadline: Duration::from_secs(300),
             hold_limit: Duration::from_secs(24 * 3600),
+            rollback_window: None,
             nodes: known.as_ref().map(|known| known.nodes.clone()).unwrap_or_default(),
             assignment: known.and_then(|known| known.assignment),
         };
@@ -102,6 +104,7 @@ impl Cluster {
                 "pauses" => group.on_gate_failure = OnGateFailure::Pause,
                 "deadline" => group.apply_deadline = span(rest.next().unwrap()),
                 "hold" => group.hold_limit = span(rest.next().unwrap()),
+                "window" => group.rollback_window = Some(span(rest.next().unwrap())),
                 "gates" => group.gates = rest.by_ref().map(|word| parse::gate(word)).collect(),
                 other => panic!("`{other}`: unknown word of a group"),
             }

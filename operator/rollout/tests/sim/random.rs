@@ -24,7 +24,7 @@ impl Random {
         let lines = "group st staging 10 nodes st-1 gates soak:30s job:e2e
 group internal production 10 nodes int-1,int-2 gates soak:1m errors:1%:50
 group canary production 20 nodes edge-1,edge-2 deadline 2m hold 1h gates soak:2m job:e2e query:latency:30s:2
-group eu production 30 nodes eu-1 gates soak:1m
+group eu production 30 nodes eu-1 window 1h gates soak:1m
 group us production 30 nodes us-1 optional pauses gates soak:1m:100
 traffic a:v1 10/s 0%
 traffic a:v2 10/s 0%
