@@ -8,12 +8,12 @@ use std::{
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use sluice_config::{Digest, Environment};
-use sluice_crds::{Assignment, Memory, Phase, Revision, Rollout, Unit};
+use sluice_config::{Digest, Environment, UnitKind};
+use sluice_crds::{Assignment, Memory, Phase, Repository, Revision, Rollout, Unit};
 
 use crate::{execute::Hands, writer::WriteError};
 
-/// Rollouts of a unit in an environment that are kept after they are over.
+/// Rollouts of a unit in an environment that are kept after they are over, where no Repository says.
 const ROLLOUTS_KEPT: usize = 20;
 /// Nothing younger is forgotten: whoever is about to refer to it has not done so yet.
 const REVISION_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
@@ -27,7 +27,7 @@ pub async fn prune(hands: &Hands) -> Result<(), WriteError> {
     let (units, rollouts) = (stores.units.state(), stores.rollouts.state());
     let revisions =
         unnamed_revisions(&units, &rollouts, &stores.assignments.state(), stores.revisions.state(), Timestamp::now());
-    for rollout in old_rollouts(&units, rollouts) {
+    for rollout in old_rollouts(&units, &stores.repositories.state(), rollouts) {
         let namespace = rollout.namespace().unwrap_or_default();
         hands.writer.delete(&hands.api(&namespace), &stores.rollouts, &*rollout).await?;
     }
@@ -48,7 +48,12 @@ fn memories(units: &[Arc<Unit>]) -> impl Iterator<Item = (String, Memory)> {
 
 /// Those that are over and beyond the newest few of their unit. One that a memory names stays: `retry` is said
 /// on it. So does the one that brought what is stable: `rollback` is said on it, and it knows what was there before.
-fn old_rollouts(units: &[Arc<Unit>], rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rollout>> {
+fn old_rollouts(
+    units: &[Arc<Unit>],
+    repositories: &[Arc<Repository>],
+    rollouts: Vec<Arc<Rollout>>,
+) -> Vec<Arc<Rollout>> {
+    let limits = limits(units, repositories);
     let mut named: BTreeSet<(String, String)> = BTreeSet::new();
     for (namespace, memory) in memories(units) {
         let rejected = memory.rejected.iter().map(|rejected| rejected.rollout.clone());
@@ -65,11 +70,32 @@ fn old_rollouts(units: &[Arc<Unit>], rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rol
             of_unit.entry((namespace, units, rollout.spec.environment)).or_default().push(rollout);
         }
     }
-    let old = of_unit.into_values().flat_map(|mut rollouts| {
+    let old = of_unit.into_iter().flat_map(|((namespace, units, _), mut rollouts)| {
+        let mut limits =
+            units.iter().filter_map(|(kind, name)| limits.get(&(namespace.as_str(), *kind, name.as_str())));
+        let limit = limits.next().copied().unwrap_or(ROLLOUTS_KEPT);
         rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.spec.attempt));
-        rollouts.split_off(ROLLOUTS_KEPT.min(rollouts.len()))
+        rollouts.split_off(limit.min(rollouts.len()))
     });
     old.collect()
+}
+
+/// How many rollouts each unit's Repository wants kept; a unit whose Repository is gone is not listed.
+fn limits<'a>(
+    units: &'a [Arc<Unit>],
+    repositories: &'a [Arc<Repository>],
+) -> BTreeMap<(&'a str, UnitKind, &'a str), usize> {
+    let key = |repository: &'a Arc<Repository>| {
+        let metadata = &repository.metadata;
+        Some(((metadata.namespace.as_deref()?, metadata.name.as_deref()?), repository.spec.history_limit))
+    };
+    let of_repository: BTreeMap<_, _> = repositories.iter().filter_map(key).collect();
+    let of_unit = units.iter().filter_map(|unit| {
+        let namespace = unit.metadata.namespace.as_deref()?;
+        let limit = *of_repository.get(&(namespace, unit.spec.repository.as_str()))?;
+        Some(((namespace, unit.spec.kind, unit.spec.name.as_str()), usize::try_from(limit).ok()?))
+    });
+    of_unit.collect()
 }
 
 /// For each unit and environment, the newest rollout that brought what is stable now.
@@ -199,9 +225,14 @@ mod tests {
         let rejected = json!({"digest": digest(2), "rollout": "shop-2", "reason": "errors"});
         let memory =
             json!({"rejected": [rejected], "stable": {"digest": digest(4)}, "inFlight": "shop-26", "attempts": 26});
-        let mut old = names(&old_rollouts(&[unit(memory)], rollouts));
+        let units = [unit(memory)];
+        let mut old = names(&old_rollouts(&units, &[], rollouts.clone()));
         old.sort();
-        assert_eq!(old, ["shop-1", "shop-3"], "2 may be retried, 4 may be rolled back");
+        assert_eq!(old, ["shop-1", "shop-3", "shop-5"], "2 may be retried, 4 may be rolled back");
+        let spec = json!({"url": "https://git.example/edge.git", "historyLimit": 1});
+        let repository = object("Repository", "edge", spec, Value::Null);
+        let kept = rollouts.len() - old_rollouts(&units, &[repository], rollouts).len();
+        assert_eq!(kept, 4, "the newest, the one in flight, 2 and 4");
     }
 
     #[test]

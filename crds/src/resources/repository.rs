@@ -55,6 +55,11 @@ pub struct RepositorySpec {
     /// What becomes of running units when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// Rollouts that are kept of each unit in each environment after they are over, the newest first. Those that an
+    /// order may be given to stay in any case: where something was rejected, and what brought the stable revision.
+    #[serde(default = "default_history_limit")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub history_limit: u32,
     /// Orders that people give.
     #[serde(default)]
     pub verbs: Verbs,
@@ -144,6 +149,10 @@ fn default_staging() -> String {
 
 fn default_production() -> String {
     "production".to_owned()
+}
+
+fn default_history_limit() -> u32 {
+    20
 }
 
 fn default_interval() -> Span {
