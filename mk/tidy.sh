@@ -35,5 +35,20 @@ for file in "${documents[@]}"; do
   done < <(awk '/^```/ { code = !code; next } !code' "$file" | grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//' || true)
 done
 
+# Every promise has its script, and every script its promise.
+promises=docs/semantics.md
+scripts=operator/rollout/tests/scripts
+sentences=$(grep -v '^\[.*\]: ' $promises)
+while read -r number; do
+  grep -q "^\\[$number\\]: " $promises || problem "$promises names script $number, and does not say which that is"
+done < <(grep -oE '\[[0-9]{2}[a-z]?\]' <<<"$sentences" | tr -d '[]' | sort -u)
+while read -r number script; do
+  [ -f "docs/$script" ] || problem "$promises leads to $script, which is not there"
+  grep -qF "[$number]" <<<"$sentences" || problem "$promises has no sentence for script $number"
+done < <(sed -nE 's/^\[([0-9]{2}[a-z]?)\]: (.*)$/\1 \2/p' $promises)
+for script in "$scripts"/*.script; do
+  grep -qF "$script" $promises || problem "$script is behind no sentence of $promises"
+done
+
 [ $problems -eq 0 ] || exit 1
 echo "tidy: ${#sources[@]} Rust files, ${#documents[@]} documents"

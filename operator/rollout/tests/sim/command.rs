@@ -66,6 +66,11 @@ impl Cluster {
             ["wait", duration] => self.wait(span(duration)),
             ["clock", skew] => self.clock(skew),
             ["stale"] => self.stale(),
+            // All that is not stored is gone: what was measured, and since when somebody watches.
+            ["restart"] => {
+                self.store.samples.clear();
+                self.store.watching_since = self.now();
+            }
             ["backup"] => self.backup = Some(self.store.clone()),
             ["restore"] => self.restore(),
             [verb, rollout, reason] => self.verb(verb, rollout, reason),
