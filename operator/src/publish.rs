@@ -2,6 +2,7 @@
 
 mod heads;
 mod repository;
+mod sets;
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,18 @@ pub async fn publish(hands: &Hands, holdings: &Holdings, input: &Input<'_>) -> P
             }
         }
     }
-    let lost = heads::write(hands, input, &ready, &problems).await;
+    let units = hands.stores.units.state_filter(|unit| is_of(unit, input.id));
+    let sets = sets::of(&units, input);
+    for (unit, member) in sets.values().flatten() {
+        let count = member.together.units.len();
+        if count > sets::UNITS_MAX {
+            let text =
+                format!("{count} units go together as {}: keep at most {}", member.together.name, sets::UNITS_MAX);
+            ready.remove(unit);
+            problems.insert(unit.clone(), ("TooManyTogether".to_owned(), text));
+        }
+    }
+    let lost = heads::write(hands, input, &ready, &sets, &problems).await;
     problems.extend(lost);
     repository::report(hands, input, &problems).await;
     problems

@@ -166,7 +166,12 @@ fn waiting(id: &UnitId, snapshot: &Snapshot, plan: &Plan) -> Option<String> {
         let rollout = snapshot.rollouts.get(*rollout);
         rollout.is_some_and(|r| r.status.phase == Phase::Pending && r.spec.units.iter().any(|unit| unit.unit == *id))
     });
-    let texts: Vec<String> = pending.map(|(rollout, report)| format!("{rollout}: {}", report.text)).collect();
+    let mut texts: Vec<String> = pending.map(|(rollout, report)| format!("{rollout}: {}", report.text)).collect();
+    for environment in Environment::ALL {
+        if let Some(UnitReport::Together { unit }) = plan.units.get(&(id.clone(), environment)) {
+            texts.push(format!("{environment}: {}", sluice_rollout::waits_for_together(unit)));
+        }
+    }
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 

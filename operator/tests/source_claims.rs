@@ -28,6 +28,7 @@ fn routes(staging: (&str, &str), production: (&str, &str)) -> Revision {
         staging: content(staging),
         production: content(production),
         gates: vec![],
+        together: None,
     }
 }
 

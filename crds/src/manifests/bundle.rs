@@ -32,11 +32,14 @@ pub struct BundleSpec {
     /// Added to those of every group.
     #[serde(default)]
     pub gates: Vec<Gate>,
+    /// Units of this repository with the same name here are one rollout. At most 64.
+    #[serde(default)]
+    pub together: Option<String>,
 }
 
 impl From<BundleSpec> for sluice_config::Bundle {
     fn from(spec: BundleSpec) -> Self {
-        let BundleSpec { data, gates: _ } = spec;
+        let BundleSpec { data, gates: _, together: _ } = spec;
         Self { data }
     }
 }

@@ -32,6 +32,9 @@ pub struct RoutesSpec {
     /// Added to those of every group.
     #[serde(default)]
     pub gates: Vec<Gate>,
+    /// Units of this repository with the same name here are one rollout. At most 64.
+    #[serde(default)]
+    pub together: Option<String>,
 }
 
 /// Where requests of some paths go.
@@ -71,7 +74,7 @@ fn default_response() -> Span {
 
 impl From<RoutesSpec> for sluice_config::Routes {
     fn from(spec: RoutesSpec) -> Self {
-        let RoutesSpec { hosts, rules, gates: _ } = spec;
+        let RoutesSpec { hosts, rules, gates: _, together: _ } = spec;
         let rules = rules
             .into_iter()
             .map(|RouteRule { paths, upstream, fallback }| sluice_config::RouteRule {

@@ -48,6 +48,9 @@ pub struct WorkerSpec {
     /// Added to those of every group.
     #[serde(default)]
     pub gates: Vec<Gate>,
+    /// Units of this repository with the same name here are one rollout. At most 64.
+    #[serde(default)]
+    pub together: Option<String>,
 }
 
 /// Hosts and paths, both as in the Gateway API; an empty list matches all.
@@ -128,7 +131,7 @@ impl Default for Limits {
 
 impl From<WorkerSpec> for sluice_config::Worker {
     fn from(spec: WorkerSpec) -> Self {
-        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, on_failure, gates: _ } = spec;
+        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, on_failure, gates: _, together: _ } = spec;
         Self {
             chain: ChainPosition { stage: chain.stage, order: chain.order },
             match_rules: match_rules

@@ -24,4 +24,7 @@ pub use rollout::{
     Cause, CauseKind, GateStatus, GroupPhase, GroupStatus, Order, Phase, Rollout, RolloutRef, RolloutSpec,
     RolloutStatus, RolloutUnit, UnitSince, UnitStable, Verdict,
 };
-pub use unit::{Change, Head, Memory, Passed, Rejected, Suspect, Unit, UnitEnvironments, UnitSpec, UnitStatus};
+pub use unit::{
+    Change, Head, Memory, Passed, Rejected, Suspect, Together, TogetherUnit, Unit, UnitEnvironments, UnitSpec,
+    UnitStatus,
+};

@@ -110,6 +110,27 @@ pub struct Head {
     /// First line of that commit's message.
     #[serde(default)]
     pub subject: String,
+    /// All that goes together with it, itself too, as that commit has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Together>,
+}
+
+/// Units that go through the groups as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Together {
+    /// What their manifests call it.
+    pub name: String,
+    /// All of them.
+    pub units: Vec<TogetherUnit>,
+}
+
+/// One of the units that go together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TogetherUnit {
+    /// Kind of the unit.
+    pub kind: UnitKind,
+    /// Name of the unit.
+    pub name: String,
 }
 
 /// A revision that succeeded.

@@ -71,6 +71,9 @@ pub struct Revision {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "any_objects")]
     pub gates: Vec<serde_json::Value>,
+    /// Units of a repository that share this name go through the groups as one; opaque to nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<String>,
 }
 
 impl Revision {

@@ -45,6 +45,7 @@ fn config_revision() -> Revision {
         staging: bundle.clone(),
         production: bundle,
         gates: vec![],
+        together: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Makes an attempt, Pending, of each thing that a branch wants and that is not so.
 
 use crate::{
-    Effect, Environment, Head, RolloutId, RolloutSpec, Target, Unit, UnitChange, UnitId, UnitReport, Write, adopt,
-    view::{View, target_of},
+    Effect, Environment, Head, Rejection, RolloutId, RolloutSpec, Unit, UnitId, UnitReport, Write, adopt,
+    view::View,
+    wish::{self, Wish},
 };
 
 /// Creates the attempt that a unit's branch asks for, or says why there is none.
@@ -12,52 +13,54 @@ pub(crate) fn missing(
     unit: &Unit,
     environment: Environment,
 ) -> (Option<Effect>, Option<UnitReport>) {
-    let (target, commit, author) = match unit.heads.get(&environment) {
-        Some(Head::Wants { target, commit, author }) => (target, commit, author),
-        Some(Head::Unknown { reason }) => return (None, unknown(view, id, environment, reason)),
-        None => return (None, None),
+    if let Some(Head::Unknown { reason }) = unit.heads.get(&environment) {
+        return (None, unknown(view, id, environment, reason));
+    }
+    let wish = match wish::of(view, id, environment) {
+        Ok(Some(wish)) => wish,
+        Ok(None) => return (None, None),
+        Err(missing) => {
+            let differs = view.wanted(id, environment).is_some_and(|wanted| *wanted != view.stable(id, environment));
+            return (None, differs.then(|| UnitReport::Together { unit: missing.clone() }));
+        }
     };
-    if *target == view.stable(id, environment) {
+    if !wish.changes(id) {
         return (None, None);
     }
-    let memory = view.memory(id, environment);
-    if let Some(rejection) = memory.rejected.get(target) {
-        let report =
-            UnitReport::Rejected { target: target.clone(), by: rejection.by.clone(), why: rejection.why.clone() };
+    if let Some((change, Rejection { by, why })) = wish.rejected(view, environment) {
+        let report = UnitReport::Rejected { target: change.target.clone(), by: by.clone(), why: why.clone() };
         return (None, Some(report));
     }
-    if adopt::lost_stable(view, id, environment).is_some() || is_under_way(view, id, environment, target) {
+    let lost = wish.changes.iter().any(|change| adopt::lost_stable(view, &change.unit, environment).is_some());
+    // Of several that go together, the first has it made.
+    let is_first = wish.changes.first().is_some_and(|change| change.unit == *id);
+    if lost || !is_first || wish.is_under_way(view, environment) {
         return (None, None);
     }
-    let attempt = 1 + last_attempt(view, id, environment);
-    let alone = memory.suspect.as_ref().is_some_and(|suspect| suspect.target == *target);
-    let spec = RolloutSpec {
-        environment,
-        units: vec![UnitChange { unit: id.clone(), target: target.clone() }],
-        attempt,
-        alone,
-        commit: commit.clone(),
-        author: author.clone(),
+    (Some(first(view, wish, environment)), None)
+}
+
+fn first(view: &View<'_>, wish: Wish<'_>, environment: Environment) -> Effect {
+    let Wish { changes: units, name, commit, author } = wish;
+    let last = units.iter().map(|change| last_attempt(view, &change.unit, environment)).max();
+    let attempt = last.unwrap_or(0).saturating_add(1);
+    let alone = units.iter().any(|change| {
+        let suspect = view.memory(&change.unit, environment).suspect.as_ref();
+        suspect.is_some_and(|suspect| suspect.target == change.target)
+    });
+    let rollout = match (units.as_slice(), name) {
+        ([change], _) => RolloutId::of(&change.unit, environment, &change.target, attempt),
+        (_, name) => RolloutId::together(name.unwrap_or_default(), environment, &units, attempt),
     };
-    let rollout = RolloutId::of(id, environment, target, attempt);
-    let write = Write::CreateRollout { rollout, spec };
-    (Some(Effect { write, events: Vec::new() }), None)
+    let (commit, author) = (commit.to_owned(), author.to_owned());
+    let spec = RolloutSpec { environment, units, attempt, alone, commit, author };
+    Effect { write: Write::CreateRollout { rollout, spec }, events: Vec::new() }
 }
 
 /// A branch that cannot be read matters only for units that it could change.
 fn unknown(view: &View<'_>, id: &UnitId, environment: Environment, reason: &str) -> Option<UnitReport> {
     let remembered = view.memory(id, environment).stable.is_some();
     remembered.then(|| UnitReport::HeadUnknown { reason: reason.to_owned() })
-}
-
-/// Whether an attempt at this target is not over, or is over and not yet in the unit's memory: only that
-/// tells whether the target was rejected.
-fn is_under_way(view: &View<'_>, id: &UnitId, environment: Environment, target: &Target) -> bool {
-    let mut attempts = view.attempts(id, environment).iter();
-    let in_flight = view.memory(id, environment).in_flight.as_ref();
-    attempts.any(|(rollout_id, rollout)| {
-        target_of(rollout, id) == Some(target) && (!rollout.status.phase.is_over() || in_flight == Some(*rollout_id))
-    })
 }
 
 /// Number of the last attempt that is remembered or exists.

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::UnitChange;
+
 /// What a unit of release is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnitKind {
@@ -185,6 +187,18 @@ impl RolloutId {
 }
 
 impl RolloutId {
+    /// The name of an attempt at several changes: `<name>-t-<st|pr>-<8 digits of what changes>-<attempt>`. No unit's
+    /// own attempt has a `t` there.
+    #[must_use]
+    pub fn together(name: &str, environment: Environment, changes: &[UnitChange], attempt: u32) -> Self {
+        let text =
+            |change: &UnitChange| format!("{} {}\n", change.unit, change.target.digest().map_or("-", Digest::as_str));
+        let all: String = changes.iter().map(text).collect();
+        let hash = stable_hash(&all) >> 32;
+        let namespace = changes.first().map_or_else(String::new, |change| change.unit.namespace.clone());
+        Self { namespace, name: format!("{name}-t-{}-{hash:08x}-{attempt}", environment.short()) }
+    }
+
     /// Number of the attempt, as its name says; 0 where it says none.
     #[must_use]
     pub fn attempt(&self) -> u32 {
@@ -197,6 +211,12 @@ impl fmt::Display for RolloutId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// FNV-1a: the same for ever and everywhere, which std's hashers do not promise.
+pub(crate) fn stable_hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 #[cfg(test)]

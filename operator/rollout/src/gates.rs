@@ -2,7 +2,7 @@
 
 use crate::{
     Check, GateOrigin, GateRef, GateScope, GateSpec, Group, Rollout, RolloutId, Target, UnitChange, UnitKind,
-    view::View,
+    domain::stable_hash, view::View,
 };
 
 /// A gate that judges an attempt in a group.
@@ -94,10 +94,7 @@ pub(crate) fn counts_requests(change: &UnitChange) -> bool {
 pub(crate) fn job_name(gate: &GateRef, reruns: u32) -> String {
     let RolloutId { namespace, name } = &gate.rollout;
     let all = format!("{namespace}/{name}/{}/{}/{}/{reruns}", gate.group, gate.gate, gate.since);
-    // FNV-1a: the same for ever and everywhere, which std's hashers do not promise.
-    let hash = all
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = stable_hash(&all);
     let allowed = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-';
     let readable: String = name.chars().filter(allowed).take(46).collect();
     format!("{}-{hash:016x}", readable.trim_end_matches('-'))

@@ -37,6 +37,7 @@ mod together;
 mod verdict;
 mod view;
 mod waiting;
+mod wish;
 
 pub use domain::{Digest, DigestError, Environment, RolloutId, Target, UnitId, UnitKind};
 pub use plan::{
@@ -51,8 +52,8 @@ pub use room::ENTRIES_MAX;
 pub use sample::{Counted, JobState, Queried, QueryOutcome, Sample, WorstNode};
 pub use snapshot::{
     Assignment, Check, Entry, Exception, ExceptionKind, GateScope, GateSpec, Group, Head, Node, NodeReport,
-    OnGateFailure, Ppm, Rejection, Repository, RepositoryId, Revision, Snapshot, StagingEvidence, Suspect, Unit,
-    UnitMemory,
+    OnGateFailure, Ppm, Rejection, Repository, RepositoryId, Revision, Snapshot, StagingEvidence, Suspect, Together,
+    Unit, UnitMemory,
 };
 pub use time::Time;
-pub use waiting::{InStaging, Waiting};
+pub use waiting::{InStaging, Waiting, together as waits_for_together};

@@ -6,6 +6,7 @@ use crate::{
     About, Cause, Effect, Environment, Event, Phase, Reason, Rejection, Rollout, RolloutId, Severity, Suspect, Target,
     Unit, UnitId, UnitMemory, Write, adopt, assign, create, rollback, start,
     view::{View, target_of},
+    wish,
 };
 
 /// More digests than this are not remembered as passed; the oldest go.
@@ -120,6 +121,8 @@ impl Next<'_> {
     fn succeeded(&mut self, rollout: &Rollout, target: &Target) {
         self.memory.stable = Some(target.clone());
         self.forget_suspicion(target);
+        // It had failed together with something else.
+        self.memory.rejected.remove(target);
         let Target::Revision(digest) = target else { return };
         let at = rollout.status.ended_at.unwrap_or(self.view.now);
         self.memory.passed.insert(digest.clone(), at);
@@ -185,7 +188,7 @@ impl Next<'_> {
     /// An attempt that a person ended before it started: its object would else be made anew.
     fn reject_unstarted(&mut self) {
         for (id, rollout) in self.view.attempts(self.id, self.environment) {
-            let pending = rollout.status.phase == Phase::Pending && self.memory.in_flight.as_ref() != Some(*id);
+            let pending = rollout.status.phase == Phase::Pending && !self.view.has_its_units(id, rollout);
             if let (true, Some(said), Some(target)) = (pending, &rollout.verbs.abort, target_of(rollout, self.id)) {
                 let why = format!("aborted by {}: {}", said.by, said.reason);
                 self.reject(id, rollout, target, why);
@@ -229,12 +232,11 @@ impl Next<'_> {
     /// Gives the unit to the attempt that the branch wants, once nothing stands in its way. This alone
     /// decides who is in flight: the stored version of the unit lets only one attempt in.
     fn hand_over(&mut self) {
-        let Some(wanted) = self.view.wanted(self.id, self.environment) else { return };
-        if *wanted == self.view.stable(self.id, self.environment) {
+        let Ok(Some(wish)) = wish::of(self.view, self.id, self.environment) else { return };
+        if !wish.changes(self.id) {
             return;
         }
-        let attempt = self.view.last_attempt_at(self.id, self.environment, wanted);
-        let Some((next, rollout)) = attempt else { return };
+        let Some((next, rollout)) = wish.last_attempt(self.view, self.environment) else { return };
         let ready = rollout.status.phase == Phase::Pending
             && rollout.verbs.abort.is_none()
             && self.memory.in_flight.as_ref() != Some(next)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cause, GroupPhase, GroupProgress, Phase, Reason, RolloutId, Severity, advance::Step, start};
+use crate::{Cause, GroupPhase, GroupProgress, Phase, Reason, RolloutId, Severity, advance::Step, start, wish};
 
 impl Step<'_> {
     /// Starts it once it has its units; until then, says what it waits for.
@@ -49,18 +49,16 @@ impl Step<'_> {
     fn is_overtaken(&self) -> Option<Option<RolloutId>> {
         let environment = self.rollout.spec.environment;
         for change in &self.rollout.spec.units {
-            let Some(wanted) = self.view.wanted(&change.unit, environment) else { continue };
-            let newest = self.view.last_attempt_at(&change.unit, environment, wanted);
-            if *wanted == change.target {
+            let Ok(Some(wish)) = wish::of(self.view, &change.unit, environment) else { continue };
+            let newest = wish.last_attempt(self.view, environment);
+            if wish.changes == self.rollout.spec.units {
                 // Two attempts at one target: the newest is it.
                 if newest.is_some_and(|(id, _)| id != self.id) {
                     return newest.map(|(id, _)| Some(id.clone()));
                 }
                 continue;
             }
-            let memory = self.view.memory(&change.unit, environment);
-            let nothing_follows =
-                *wanted == self.view.stable(&change.unit, environment) || memory.rejected.contains_key(wanted);
+            let nothing_follows = !wish.changes(&change.unit) || wish.rejected(self.view, environment).is_some();
             let newest = newest.filter(|(_, rollout)| !rollout.status.phase.is_over());
             match newest {
                 Some((id, _)) => return Some(Some(id.clone())),

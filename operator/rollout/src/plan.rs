@@ -261,6 +261,11 @@ pub enum UnitReport {
         /// Why.
         reason: String,
     },
+    /// It goes together with a unit that nobody has read at the same commit.
+    Together {
+        /// Which.
+        unit: UnitId,
+    },
     /// What the branch wants was rejected.
     Rejected {
         /// What.

@@ -274,12 +274,23 @@ pub enum Head {
         commit: String,
         /// Its author.
         author: String,
+        /// All that goes together with it, itself too, as that commit has it; none: it goes alone.
+        together: Option<Together>,
     },
     /// Nobody can tell: branch gone, repository unreachable, bad manifest. What runs keeps running.
     Unknown {
         /// Why.
         reason: String,
     },
+}
+
+/// Units of one repository that go through the groups as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Together {
+    /// What their manifests call it.
+    pub name: String,
+    /// All of them.
+    pub units: BTreeSet<UnitId>,
 }
 
 /// What is remembered of a unit in an environment. Written only from plans.

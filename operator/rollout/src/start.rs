@@ -4,6 +4,7 @@ use crate::{
     Digest, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId,
     Waiting, room,
     view::{View, target_of},
+    wish,
 };
 
 /// Fewer digits of a commit confirm nothing.
@@ -27,8 +28,9 @@ fn own_blockers(view: &View<'_>, rollout: &Rollout) -> Vec<Waiting> {
         waiting.extend(head(view, change, environment));
         waiting.extend(content(view, change));
         waiting.extend(staging(view, change, rollout));
-        waiting.extend(references(view, change, environment));
-        waiting.extend(claims(view, change, environment));
+        waiting.extend(together(view, change, environment));
+        waiting.extend(references(view, change, rollout));
+        waiting.extend(claims(view, change, rollout));
         waiting.extend(confirmation(view, change, environment));
         waiting.extend(room::missing(view, change, environment));
     }
@@ -69,6 +71,11 @@ fn head(view: &View<'_>, change: &UnitChange, environment: Environment) -> Optio
         Some(Head::Unknown { reason }) => Some(Waiting::Head { reason: reason.clone() }),
         None => Some(Waiting::Head { reason: "nobody has read it".to_owned() }),
     }
+}
+
+fn together(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+    let missing = wish::of(view, &change.unit, environment).err()?;
+    Some(Waiting::Together { unit: missing.clone() })
 }
 
 /// Without the content nobody knows the gates.
@@ -113,19 +120,23 @@ pub(crate) fn lacks_evidence(view: &View<'_>, change: &UnitChange, environment: 
     }
 }
 
-/// What is referred to is there before what refers to it, and leaves after it.
-fn references(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+/// What is referred to is there before what refers to it, and leaves after it; or comes and leaves with it.
+fn references(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Waiting> {
+    let environment = rollout.spec.environment;
     match &change.target {
         Target::Revision(digest) => {
             let revision = view.snapshot.revisions.get(digest)?;
             let mut units = revision.refers_to.iter();
-            let absent = units.find(|unit| view.stable(unit, environment) == Target::Removed)?;
+            let absent = units.find(|unit| match target_of(rollout, unit) {
+                Some(target) => *target == Target::Removed,
+                None => view.stable(unit, environment) == Target::Removed,
+            })?;
             Some(Waiting::Reference { unit: absent.clone() })
         }
         Target::Removed => {
             let mut units = view.snapshot.units.keys().filter(|unit| **unit != change.unit);
             let referrer = units.find(|unit| {
-                let mut running = running(view, unit, environment).into_iter();
+                let mut running = will_run(view, unit, rollout).into_iter();
                 running.any(|digest| refers(view, digest, &change.unit))
             })?;
             Some(Waiting::Referrer { unit: referrer.clone() })
@@ -147,8 +158,17 @@ fn running<'v>(view: &'v View<'_>, unit: &UnitId, environment: Environment) -> V
     targets.filter_map(Target::digest).collect()
 }
 
+/// The same, once an attempt is in: what it changes goes at once in each group.
+fn will_run<'v>(view: &'v View<'_>, unit: &UnitId, rollout: &'v Rollout) -> Vec<&'v Digest> {
+    match target_of(rollout, unit) {
+        Some(target) => target.digest().into_iter().collect(),
+        None => running(view, unit, rollout.spec.environment),
+    }
+}
+
 /// A host and path belong to the unit that has them already, or else to the older one.
-fn claims(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
+fn claims(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Waiting> {
+    let environment = rollout.spec.environment;
     let claims = |digest: &Digest| {
         let revision = view.snapshot.revisions.get(digest)?;
         revision.claims.get(&environment)
@@ -156,7 +176,7 @@ fn claims(view: &View<'_>, change: &UnitChange, environment: Environment) -> Opt
     let mine = claims(change.target.digest()?)?;
     let age = |unit: &UnitId| view.snapshot.units.get(unit).map(|unit| unit.created_at);
     for unit in view.snapshot.units.keys().filter(|unit| **unit != change.unit) {
-        let mut digests = running(view, unit, environment);
+        let mut digests = will_run(view, unit, rollout);
         if (age(unit), unit) < (age(&change.unit), &change.unit) {
             let wanted = view.wanted(unit, environment);
             let rejected = &view.memory(unit, environment).rejected;

@@ -84,6 +84,11 @@ pub enum Waiting {
         /// Which.
         unit: UnitId,
     },
+    /// A unit that goes together with it, and that nobody has read at the same commit.
+    Together {
+        /// Which.
+        unit: UnitId,
+    },
     /// A host and path that another unit has.
     Claim {
         /// Host and path.
@@ -172,6 +177,7 @@ impl Waiting {
             Self::Staging { target, there } => staging(target.short(), there),
             Self::Reference { unit } => format!("{unit}, which it refers to"),
             Self::Referrer { unit } => format!("{unit}, which refers to it, to leave"),
+            Self::Together { unit } => together(unit),
             Self::Claim { claim, unit } => format!("{unit} has {claim}: remove it from one of both"),
             Self::Confirmation { removed, of, commit, repository } => {
                 let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
@@ -200,6 +206,12 @@ pub enum InStaging {
     Tried(RolloutId),
     /// This attempt failed.
     Rejected(RolloutId),
+}
+
+/// Why nothing of what goes together goes on.
+#[must_use]
+pub fn together(unit: &UnitId) -> String {
+    format!("{unit}, which goes together with it, to be readable at the same commit: look at its Unit")
 }
 
 /// With the remedy.

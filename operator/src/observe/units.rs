@@ -7,7 +7,7 @@ use sluice_config as wire;
 use sluice_crds as crd;
 use sluice_rollout::{
     Digest, Environment, Head, Repository, RepositoryId, Revision, Rollout, RolloutId, StagingEvidence, Target, Time,
-    Unit, UnitId,
+    Together, Unit, UnitId,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
             (Environment::Staging, &spec.environments.staging),
             (Environment::Production, &spec.environments.production),
         ] {
-            unit.heads.insert(environment, head(stored.head.as_ref()));
+            unit.heads.insert(environment, head(&namespace, stored.head.as_ref()));
             unit.memory.insert(environment, memory::read(&namespace, stored));
         }
         Some((ids::unit(spec.kind, &namespace, &spec.name), unit))
@@ -40,12 +40,16 @@ pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
 }
 
 /// A branch that cannot be read for now still wants what it wanted last.
-fn head(stored: Option<&crd::Head>) -> Head {
+fn head(namespace: &str, stored: Option<&crd::Head>) -> Head {
     match stored {
         Some(head) => Head::Wants {
             target: ids::target(head.digest.as_ref()),
             commit: head.commit.clone(),
             author: head.author.clone(),
+            together: head.together.as_ref().map(|together| Together {
+                name: together.name.clone(),
+                units: together.units.iter().map(|unit| ids::unit(unit.kind, namespace, &unit.name)).collect(),
+            }),
         },
         None => Head::Unknown { reason: "it was not read yet".to_owned() },
     }

@@ -6,7 +6,10 @@ use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
 use sluice_config::{Environment, UnitRef};
 use sluice_crds::{Head, Memory, Repository, Unit, UnitEnvironments, UnitSpec};
 
-use super::{Input, Problems, Wanted, is_of};
+use super::{
+    Input, Problems, Wanted, is_of,
+    sets::{Member, Sets},
+};
 use crate::{
     execute::Hands,
     source::{CommitInfo, ParsedRevision},
@@ -17,7 +20,13 @@ use crate::{
 const TRIES: usize = 8;
 
 /// Writes the heads of all units of the repository. What could not be written, by unit.
-pub(super) async fn write(hands: &Hands, input: &Input<'_>, ready: &Wanted<'_>, problems: &Problems) -> Problems {
+pub(super) async fn write(
+    hands: &Hands,
+    input: &Input<'_>,
+    ready: &Wanted<'_>,
+    sets: &Sets,
+    problems: &Problems,
+) -> Problems {
     let of_repository = hands.stores.units.state_filter(|unit| is_of(unit, input.id));
     let known = of_repository.iter().filter_map(|unit| {
         let namespace = unit.namespace()?;
@@ -28,19 +37,27 @@ pub(super) async fn write(hands: &Hands, input: &Input<'_>, ready: &Wanted<'_>, 
     let mut lost = Problems::new();
     for unit in units {
         let wanted = ready.get(&unit).unwrap_or(&nothing);
-        if let Err((reason, text)) = write_one(hands, input, &unit, wanted, problems.contains_key(&unit)).await {
+        let wishes = Wishes { wanted, sets, broken: problems.contains_key(&unit) };
+        if let Err((reason, text)) = write_one(hands, input, &unit, &wishes).await {
             lost.insert(unit, (reason, text));
         }
     }
     lost
 }
 
+/// What is wanted of one unit.
+struct Wishes<'a> {
+    wanted: &'a BTreeMap<Environment, &'a ParsedRevision>,
+    sets: &'a Sets,
+    /// Whether some file of it cannot be used.
+    broken: bool,
+}
+
 async fn write_one(
     hands: &Hands,
     input: &Input<'_>,
     unit: &UnitRef,
-    wanted: &BTreeMap<Environment, &ParsedRevision>,
-    broken: bool,
+    wishes: &Wishes<'_>,
 ) -> Result<(), (String, String)> {
     let failed = |error: WriteError| ("NotStored".to_owned(), error.to_string());
     let name = unit.object_name();
@@ -58,7 +75,7 @@ async fn write_one(
             Some(stored) => {
                 let mut next = stored.clone();
                 next.spec.repository.clone_from(&input.id.name);
-                update(&mut next.spec.environments, input, wanted, broken);
+                update(&mut next.spec.environments, input, unit, wishes);
                 if next.spec == stored.spec {
                     return Ok(());
                 }
@@ -66,7 +83,7 @@ async fn write_one(
             }
             None => {
                 let mut environments = UnitEnvironments::default();
-                update(&mut environments, input, wanted, broken);
+                update(&mut environments, input, unit, wishes);
                 let spec = UnitSpec {
                     kind: unit.kind,
                     name: unit.name.clone(),
@@ -109,29 +126,32 @@ fn is_free(hands: &Hands, unit: &Unit) -> bool {
 }
 
 /// Sets what could be read. A branch that could not be, and a broken file, leave what was.
-fn update(
-    environments: &mut UnitEnvironments,
-    input: &Input<'_>,
-    wanted: &BTreeMap<Environment, &ParsedRevision>,
-    broken: bool,
-) {
+fn update(environments: &mut UnitEnvironments, input: &Input<'_>, unit: &UnitRef, wishes: &Wishes<'_>) {
     for (environment, head) in input.heads {
         let Ok(head) = head else { continue };
         let memory: &mut Memory = match environment {
             Environment::Staging => &mut environments.staging,
             Environment::Production => &mut environments.production,
         };
-        match wanted.get(environment) {
-            Some(parsed) => set(memory, Some(&parsed.digest), &head.commit),
-            None if broken => {}
-            None => set(memory, None, &head.commit),
+        let member = wishes.sets.get(environment).and_then(|sets| sets.get(unit));
+        match wishes.wanted.get(environment) {
+            Some(parsed) => set(memory, Some(&parsed.digest), &head.commit, member),
+            None if wishes.broken => {}
+            None => set(memory, None, &head.commit, member),
         }
     }
 }
 
-/// The commit is the one in which the content was first seen: later ones that leave it alone change nothing.
-fn set(memory: &mut Memory, digest: Option<&sluice_config::Digest>, commit: &CommitInfo) {
-    if memory.head.as_ref().is_some_and(|head| head.digest.as_ref() == digest) {
+/// The commit is the one in which the content was first seen: later ones that leave it alone change nothing. What goes
+/// together has one commit.
+fn set(memory: &mut Memory, digest: Option<&sluice_config::Digest>, commit: &CommitInfo, member: Option<&Member>) {
+    let together = member.map(|member| &member.together);
+    let stamp = member.and_then(|member| member.commit.as_ref());
+    let same = |head: &Head| {
+        let stamped = stamp.is_none_or(|stamp| stamp.sha == head.commit);
+        head.digest.as_ref() == digest && head.together.as_ref() == together && stamped
+    };
+    if memory.head.as_ref().is_some_and(same) {
         return;
     }
     memory.head = Some(Head {
@@ -139,5 +159,6 @@ fn set(memory: &mut Memory, digest: Option<&sluice_config::Digest>, commit: &Com
         commit: commit.sha.clone(),
         author: commit.author.clone(),
         subject: commit.subject.clone(),
+        together: together.cloned(),
     });
 }

@@ -26,6 +26,9 @@ impl Revision {
             }
         }
         count("gates", self.gates.len())?;
+        if let Some(together) = &self.together {
+            name("together", together)?;
+        }
         self.validate_artifact()
     }
 

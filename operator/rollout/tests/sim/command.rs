@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_rollout::{
-    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Unit, UnitId,
-    plan,
+    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Together, Unit,
+    UnitId, plan,
 };
 
 use super::{
@@ -140,7 +140,18 @@ impl Cluster {
         self.store.revisions.insert(target.digest().unwrap().clone(), revision);
     }
 
+    /// `push production a:v2 b:v2`; with `together checkout` behind it, all of these go as one; with `of a,b,c`
+    /// behind that, these.
     fn push(&mut self, environment: &str, units: &[&str]) {
+        let at = units.iter().position(|word| *word == "together").unwrap_or(units.len());
+        let (units, together) = units.split_at(at);
+        let names = |words: &[&str]| words.iter().map(|word| parse::unit(word)).collect();
+        let together = match together {
+            [_, name, _, members] => Some((*name, names(&members.split(',').collect::<Vec<_>>()))),
+            [_, name] => Some((*name, units.iter().map(|word| parse::target(word).0).collect())),
+            _ => None,
+        };
+        let together = together.map(|(name, units)| Together { name: name.to_owned(), units });
         let environment = parse::environment(environment);
         self.pushes += 1;
         let commit = format!("commit-{:02}", self.pushes);
@@ -151,10 +162,10 @@ impl Cluster {
                 self.store.revisions.entry(digest.clone()).or_default();
             }
             let (commit, author) = (commit.clone(), "ada".to_owned());
-            let head = Head::Wants { target, commit, author };
+            let head = Head::Wants { target, commit, author, together: together.clone() };
             let known = self.unit(&id).heads.get(&environment);
             // What a later commit leaves alone came with the former.
-            if known.is_none_or(|known| wants(known) != wants(&head)) {
+            if together.is_some() || known.is_none_or(|known| wants(known) != wants(&head)) {
                 self.unit(&id).heads.insert(environment, head);
             }
         }

@@ -48,6 +48,7 @@ traffic routes/c:v2 10/s 0%";
         match (self.below(23), rollout) {
             (0..=3, _) => format!("push {environment} {unit}:{version}"),
             (4, _) => format!("push staging a:{version} b:{version} routes/c:{version}"),
+            (5, _) if self.below(2) == 0 => format!("push {environment} a:{version} b:v1 together ab"),
             (5, _) => format!("push production a:{version} b:{version} routes/c:{version}"),
             (6 | 7, Some(rollout)) => format!("{verb} {rollout} \"why not\""),
             (8, _) => format!("node {node} {}", self.pick(&["lags", "keeps up", "keeps up", "keeps up"])),

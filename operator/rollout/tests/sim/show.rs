@@ -14,7 +14,9 @@ pub fn effect(store: &Snapshot, effect: &Effect) -> Option<String> {
     match &effect.write {
         Write::CreateRollout { rollout, spec } => {
             let alone = if spec.alone { " (alone)" } else { "" };
-            Some(format!("  create   {rollout}{alone}"))
+            let units: Vec<_> = spec.units.iter().map(|c| format!("{} {}", plain(&c.unit), c.target.short())).collect();
+            let of = if units.len() > 1 { format!(": {}", units.join(", ")) } else { String::new() };
+            Some(format!("  create   {rollout}{alone}{of}"))
         }
         Write::UpdateUnit { unit, memory, .. } => Some(remembered(store, unit, memory)),
         Write::SetRolloutStatus { rollout, status, .. } => {
@@ -141,6 +143,7 @@ impl Cluster {
         for ((unit, environment), report) in &self.last_plan.units {
             let text = match report {
                 UnitReport::HeadUnknown { reason } => format!("the branch: {reason}"),
+                UnitReport::Together { unit } => sluice_rollout::waits_for_together(unit),
                 UnitReport::Rejected { target, by, why } => {
                     format!("{} was rejected by {by}: {why}", target.short())
                 }

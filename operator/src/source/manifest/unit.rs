@@ -106,6 +106,7 @@ struct Manifest {
     documents: [Node; 2],
     contents: [Content; 2],
     gates: Vec<Gate>,
+    together: Option<String>,
     wasm: Option<String>,
 }
 
@@ -115,8 +116,13 @@ fn read_document(text: &str, unit: &UnitRef) -> Result<Manifest, Trouble> {
     let staging = merge::document_in(&document, Environment::Staging).map_err(|fault| fault.under("spec"))?;
     let production = merge::document_in(&document, Environment::Production).map_err(|fault| fault.under("spec"))?;
     let (a, b) = (read_content(&staging, unit.kind)?, read_content(&production, unit.kind)?);
-    let manifest =
-        Manifest { contents: [a.content, b.content], gates: a.gates, wasm: a.wasm, documents: [staging, production] };
+    let manifest = Manifest {
+        contents: [a.content, b.content],
+        gates: a.gates,
+        together: a.together,
+        wasm: a.wasm,
+        documents: [staging, production],
+    };
     gates::check(&manifest.gates).map_err(|fault| {
         let gates = document.get("spec").and_then(|(_, spec)| spec.get("gates"));
         let fault = fault.under("gates");
@@ -174,6 +180,7 @@ fn check_header(document: &Node, unit: &UnitRef) -> Result<(), Fault> {
 struct Read {
     content: Content,
     gates: Vec<Gate>,
+    together: Option<String>,
     wasm: Option<String>,
 }
 
@@ -182,17 +189,18 @@ fn read_content(document: &Node, kind: UnitKind) -> Result<Read, Fault> {
         UnitKind::Worker => {
             let mut spec = de::read::<WorkerManifest>(document)?.spec;
             let (gates, wasm) = (std::mem::take(&mut spec.gates), Some(spec.wasm.clone()));
-            Read { content: Content::Worker(Worker::from(spec)), gates, wasm }
+            let together = spec.together.take();
+            Read { content: Content::Worker(Worker::from(spec)), gates, together, wasm }
         }
         UnitKind::Routes => {
             let mut spec = de::read::<RoutesManifest>(document)?.spec;
-            let gates = std::mem::take(&mut spec.gates);
-            Read { content: Content::Routes(Routes::from(spec)), gates, wasm: None }
+            let (gates, together) = (std::mem::take(&mut spec.gates), spec.together.take());
+            Read { content: Content::Routes(Routes::from(spec)), gates, together, wasm: None }
         }
         UnitKind::Config => {
             let mut spec = de::read::<BundleManifest>(document)?.spec;
-            let gates = std::mem::take(&mut spec.gates);
-            Read { content: Content::Config(Bundle::from(spec)), gates, wasm: None }
+            let (gates, together) = (std::mem::take(&mut spec.gates), spec.together.take());
+            Read { content: Content::Config(Bundle::from(spec)), gates, together, wasm: None }
         }
     })
 }
@@ -220,8 +228,9 @@ impl Manifest {
             .map(serde_json::to_value)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| Fault::new(format!("the gates cannot be written as JSON ({e})"), "report this"))?;
+        let (name, together) = (unit.name.clone(), self.together);
         let revision =
-            Revision { format: FORMAT, kind: unit.kind, name: unit.name.clone(), artifact, staging, production, gates };
+            Revision { format: FORMAT, kind: unit.kind, name, artifact, staging, production, gates, together };
         revision.validate().map_err(|invalid| {
             let document = match locate::environment_of(&invalid) {
                 Some(Environment::Production) => &self.documents[1],
