@@ -100,8 +100,7 @@ fn is_in(rollout: &sluice_rollout::Rollout, group: &str) -> bool {
 /// The first write that fails.
 pub async fn units(hands: &Hands, snapshot: &Snapshot, plan: &Plan, reports: &Reports) -> Result<(), WriteError> {
     for stored in hands.stores.units.state() {
-        let Some(namespace) = stored.namespace() else { continue };
-        let id = ids::unit(stored.spec.kind, &namespace, &stored.spec.name);
+        let (Some(namespace), Some(id)) = (stored.namespace(), ids::unit_of(&stored)) else { continue };
         let before = stored.status.clone().unwrap_or_default();
         let repository = RepositoryId { namespace: namespace.clone(), name: stored.spec.repository.clone() };
         let problem = reports.get(&repository).map(|problems| problems.get(&ids::wire_unit(&id)));

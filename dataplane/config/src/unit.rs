@@ -60,6 +60,15 @@ impl UnitRef {
     pub fn object_name(&self) -> String {
         format!("{}-{}", self.name, self.kind.letter())
     }
+
+    /// The unit whose object has this name; none where no unit's object is named so.
+    #[must_use]
+    pub fn of_object(namespace: &str, object_name: &str) -> Option<Self> {
+        let (name, letter) = object_name.rsplit_once('-').filter(|(name, _)| !name.is_empty())?;
+        let kinds = [UnitKind::Worker, UnitKind::Routes, UnitKind::Config];
+        let kind = kinds.into_iter().find(|kind| letter == kind.letter().to_string())?;
+        Some(Self::new(kind, namespace, name))
+    }
 }
 
 /// `edge-team/shop` for a worker, `edge-team/shop (routes)` otherwise.
@@ -70,6 +79,22 @@ impl fmt::Display for UnitRef {
             UnitKind::Worker => Ok(()),
             UnitKind::Routes => f.write_str(" (routes)"),
             UnitKind::Config => f.write_str(" (config)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_named_after_one_unit_alone() {
+        for (kind, name) in [(UnitKind::Worker, "shop"), (UnitKind::Routes, "shop"), (UnitKind::Config, "a-w")] {
+            let unit = UnitRef::new(kind, "team", name);
+            assert_eq!(UnitRef::of_object("team", &unit.object_name()), Some(unit));
+        }
+        for other in ["", "shop", "shop-x", "-w", "shop-wr"] {
+            assert_eq!(UnitRef::of_object("team", other), None, "{other}");
         }
     }
 }

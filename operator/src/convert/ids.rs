@@ -1,5 +1,6 @@
 //! Units, digests, environments, and the names of objects.
 
+use kube::ResourceExt;
 use sluice_config as wire;
 use sluice_rollout::{Digest, Environment, RolloutId, Target, UnitId, UnitKind};
 
@@ -33,6 +34,13 @@ pub fn unit(of: wire::UnitKind, namespace: &str, name: &str) -> UnitId {
 #[must_use]
 pub fn wire_unit(unit: &UnitId) -> wire::UnitRef {
     wire::UnitRef::new(wire_kind(unit.kind), unit.namespace.clone(), unit.name.clone())
+}
+
+/// The unit that an object is the memory of, as its name says.
+#[must_use]
+pub fn unit_of(object: &sluice_crds::Unit) -> Option<UnitId> {
+    let named = wire::UnitRef::of_object(&object.namespace()?, &object.name_any())?;
+    Some(unit(named.kind, &named.namespace, &named.name))
 }
 
 /// An environment, as the planner knows it.

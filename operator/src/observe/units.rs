@@ -19,6 +19,8 @@ pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
     let read = |object: std::sync::Arc<crd::Unit>| {
         let namespace = object.namespace()?;
         let spec = &object.spec;
+        // Its name says whose memory it is: what the spec says can be edited into another unit's.
+        let id = ids::unit_of(&object)?;
         let created = object.creation_timestamp()?;
         let mut unit = Unit {
             resource_version: object.resource_version()?,
@@ -34,7 +36,7 @@ pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
             unit.heads.insert(environment, head(&namespace, stored.head.as_ref()));
             unit.memory.insert(environment, memory::read(&namespace, stored));
         }
-        Some((ids::unit(spec.kind, &namespace, &spec.name), unit))
+        Some((id, unit))
     };
     stores.units.state().into_iter().filter_map(read).collect()
 }

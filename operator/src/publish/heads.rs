@@ -28,10 +28,7 @@ pub(super) async fn write(
     problems: &Problems,
 ) -> Problems {
     let of_repository = hands.stores.units.state_filter(|unit| is_of(unit, input.id));
-    let known = of_repository.iter().filter_map(|unit| {
-        let namespace = unit.namespace()?;
-        Some(UnitRef::new(unit.spec.kind, namespace, unit.spec.name.clone()))
-    });
+    let known = of_repository.iter().filter_map(|unit| UnitRef::of_object(&unit.namespace()?, &unit.name_any()));
     let units: BTreeSet<UnitRef> = known.chain(ready.keys().cloned()).chain(problems.keys().cloned()).collect();
     let nothing = BTreeMap::new();
     let mut lost = Problems::new();
@@ -75,6 +72,8 @@ async fn write_one(
             Some(stored) => {
                 let mut next = stored.clone();
                 next.spec.repository.clone_from(&input.id.name);
+                // Should anybody have edited them: they say what the object's name says.
+                (next.spec.kind, next.spec.name) = (unit.kind, unit.name.clone());
                 update(&mut next.spec.environments, input, unit, wishes);
                 if next.spec == stored.spec {
                     return Ok(());
