@@ -51,9 +51,17 @@ fn assignment(object: &crd::Assignment) -> Option<Assignment> {
     });
     Some(Assignment {
         resource_version: object.resource_version()?,
-        generation: object.spec.wire.generation,
+        generation: believed(object.spec.wire.generation),
         entries: entries.collect(),
     })
+}
+
+/// No operator gets this far. The next number of every group is higher than what any group shows: one that somebody
+/// wrote into a single group must not use up the numbers of all.
+const GENERATION_MAX: u64 = 1 << 52;
+
+fn believed(generation: u64) -> u64 {
+    if generation < GENERATION_MAX { generation } else { 0 }
 }
 
 /// By group, then by name.
@@ -127,4 +135,25 @@ fn live_pods(stores: &Stores, node: &str, group: &str) -> Vec<Arc<Pod>> {
 pub fn live_pod(stores: &Stores, node: &crd::DataplaneNode) -> Option<Arc<Pod>> {
     let report = &node.status.as_ref()?.report;
     live_pods(stores, &node.name_any(), &node.spec.group).into_iter().find(|pod| pod.name_any() == report.pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_generation_that_nobody_can_have_reached_uses_up_no_numbers() {
+        let generation = |generation: u64| {
+            let spec = json!({"format": 1, "environment": "staging", "generation": generation, "stages": [],
+                "entries": []});
+            let object = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Assignment",
+                "metadata": {"name": "canary", "resourceVersion": "1"}, "spec": spec});
+            let object: crd::Assignment = serde_json::from_value(object).unwrap();
+            assignment(&object).map(|assignment| assignment.generation)
+        };
+        assert_eq!(generation(4711), Some(4711));
+        assert_eq!(generation((1 << 53) - 1), Some(0));
+    }
 }
