@@ -24,3 +24,18 @@ fn every_rule_says_what_to_write_instead() {
     }
     assert!(rules >= 8, "only {rules} rules");
 }
+
+#[test]
+fn no_number_is_let_in_that_its_type_cannot_hold() {
+    let crds = serde_json::to_value(sluice_crds::generate::definitions()).unwrap();
+    let (mut numbers, mut todo) = (0, vec![&crds]);
+    while let Some(value) = todo.pop() {
+        if value["type"] == "integer" && value["format"].is_string() {
+            assert!(value["minimum"].is_number() && value["maximum"].is_number(), "no limits: {value}");
+            numbers += 1;
+        }
+        todo.extend(value.as_array().into_iter().flatten());
+        todo.extend(value.as_object().into_iter().flat_map(|fields| fields.values()));
+    }
+    assert!(numbers >= 20, "only {numbers} numbers");
+}
