@@ -30,8 +30,11 @@ pub async fn still_holds(hands: &Hands, based_on: &[Basis]) -> Result<(), WriteE
                 }
             }
             Basis::Rollout(id, expected) => {
-                let api = hands.api::<Rollout>(&id.namespace);
-                let stored = api.get_opt(&id.name).await.map_err(|e| ask("Rollout", &id.name, e))?;
+                let stored = match hands.api::<Rollout>(&id.namespace).get_opt(&id.name).await {
+                    // A memory can name what no object is named: then there is none.
+                    Err(kube::Error::BuildRequest(_)) => None,
+                    stored => stored.map_err(|error| ask("Rollout", &id.name, error))?,
+                };
                 if stored.as_ref().and_then(ResourceExt::resource_version) != *expected {
                     return Err(conflict("Rollout", &id.name));
                 }

@@ -46,12 +46,15 @@ impl WriteError {
         if late { Self::Conflict { what } } else { Self::Api { what, source: Box::new(error) } }
     }
 
-    /// Whether the API server did not answer at all, so that the next write would fail as well.
+    /// Whether the API server did not answer at all, so that the next write would fail as well. An answer that cannot
+    /// be read, or a name that cannot be asked for, is the trouble of one object.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
         match self {
             Self::Conflict { .. } => false,
-            Self::Api { source, .. } => !matches!(**source, kube::Error::Api(_)),
+            Self::Api { source, .. } => {
+                matches!(**source, kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::Auth(_))
+            }
         }
     }
 
@@ -248,5 +251,20 @@ impl Writer {
         if !all {
             tracing::warn!(count, "the watches lag behind own writes; going on with what they show");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_api_server_that_is_silent_stops_what_comes_after() {
+        let is_unanswered = |error| WriteError::of("Unit shop-r".to_owned(), error).is_unanswered();
+        assert!(is_unanswered(kube::Error::Service("connection refused".into())));
+        let unreadable = serde_json::from_str::<u32>("x").unwrap_err();
+        assert!(!is_unanswered(kube::Error::SerdeError(unreadable)));
+        let nameless = kube::core::request::Error::Validation("a name is required".to_owned());
+        assert!(!is_unanswered(kube::Error::BuildRequest(nameless)));
     }
 }
