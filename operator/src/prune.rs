@@ -21,21 +21,24 @@ const REVISION_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
 /// Deletes what may go.
 ///
 /// # Errors
-/// The first write that fails.
+/// The worst. What cannot be deleted keeps nothing else.
 pub async fn prune(hands: &Hands) -> Result<(), WriteError> {
     let stores = &hands.stores;
     let (units, rollouts) = (stores.units.state(), stores.rollouts.state());
     let revisions =
         unnamed_revisions(&units, &rollouts, &stores.assignments.state(), stores.revisions.state(), Timestamp::now());
+    let mut done = Ok(());
     for rollout in old_rollouts(&units, &stores.repositories.state(), rollouts) {
         let namespace = rollout.namespace().unwrap_or_default();
-        hands.writer.delete(&hands.api(&namespace), &stores.rollouts, &*rollout).await?;
+        let deleted = hands.writer.delete(&hands.api(&namespace), &stores.rollouts, &*rollout).await;
+        done = WriteError::worse(done, deleted);
     }
     for revision in revisions {
         let namespace = revision.namespace().unwrap_or_default();
-        hands.writer.delete(&hands.api(&namespace), &stores.revisions, &*revision).await?;
+        let deleted = hands.writer.delete(&hands.api(&namespace), &stores.revisions, &*revision).await;
+        done = WriteError::worse(done, deleted);
     }
-    Ok(())
+    done
 }
 
 fn memories(units: &[Arc<Unit>]) -> impl Iterator<Item = (String, Memory)> {

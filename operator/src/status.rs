@@ -20,12 +20,13 @@ use crate::{
 /// Status of every group.
 ///
 /// # Errors
-/// The first write that fails.
+/// The worst. What one group is refused for stops no other.
 pub async fn groups(
     hands: &Hands,
     snapshot: &Snapshot,
     errors: &BTreeMap<String, GroupError>,
 ) -> Result<(), WriteError> {
+    let mut done = Ok(());
     for (name, group) in &snapshot.groups {
         let Some(stored) = hands.stores.groups.get(&ObjectRef::new(name)) else { continue };
         let before = stored.status.clone().unwrap_or_default();
@@ -34,10 +35,14 @@ pub async fn groups(
         if stored.status.as_ref() != Some(&next) {
             let mut object = crd::DeploymentGroup::clone(&stored);
             object.status = Some(next);
-            hands.writer.replace_status(&hands.cluster_api(), &hands.stores.groups, &object).await?;
+            let written = hands.writer.replace_status(&hands.cluster_api(), &hands.stores.groups, &object).await;
+            done = WriteError::worse(done, written.map(drop));
+        }
+        if done.as_ref().is_err_and(WriteError::is_unanswered) {
+            break;
         }
     }
-    Ok(())
+    done
 }
 
 fn group_status(
@@ -97,8 +102,9 @@ fn is_in(rollout: &sluice_rollout::Rollout, group: &str) -> bool {
 /// that this process has not polled yet leaves what was said before.
 ///
 /// # Errors
-/// The first write that fails.
+/// The worst. What one unit is refused for stops no other.
 pub async fn units(hands: &Hands, snapshot: &Snapshot, plan: &Plan, reports: &Reports) -> Result<(), WriteError> {
+    let mut done = Ok(());
     for stored in hands.stores.units.state() {
         let (Some(namespace), Some(id)) = (stored.namespace(), ids::unit_of(&stored)) else { continue };
         let before = stored.status.clone().unwrap_or_default();
@@ -111,11 +117,14 @@ pub async fn units(hands: &Hands, snapshot: &Snapshot, plan: &Plan, reports: &Re
             match hands.writer.replace_status(&hands.api(&namespace), &hands.stores.units, &object).await {
                 // Its head or memory was just written: its status is looked at again with that.
                 Ok(_) | Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => done = WriteError::worse(done, Err(error)),
             }
         }
+        if done.as_ref().is_err_and(WriteError::is_unanswered) {
+            break;
+        }
     }
-    Ok(())
+    done
 }
 
 fn unit_status(
