@@ -33,7 +33,11 @@ generate: own-target ## Write the generated files: resource definitions, JSON Sc
 test: tools guests build ## All tests: unit, planner transcripts, API server, full cluster
 	cargo test --release --workspace
 	@echo "--- on clusters of this machine"
-	cargo test --release --workspace -- --ignored --test-threads=1 --skip steady_state
+	cargo test --release --workspace -- --ignored --test-threads=1 --skip steady_state --skip ::every_
+
+.PHONY: test-full
+test-full: test ## The same, then a crash at every write, lost events, stale answers, every field wrong: two hours
+	cargo test --release --workspace --test operator -- --ignored --nocapture --test-threads=1 ::every_
 
 .PHONY: test-steady
 test-steady: tools build ## Ten minutes with 50 units in which nothing may be written but Leases

@@ -1,7 +1,11 @@
 //! The operator as a process against a real API server and a real git server, with nodes that are played.
 
+mod base;
+mod crash;
 mod fleet;
 mod orders;
+mod outcome;
 mod promises;
+mod rounds;
 mod steady;
 mod world;

@@ -1,6 +1,10 @@
 //! A control plane, a git server, and operators as processes beside it.
 
-use std::{net::TcpListener, path::PathBuf, time::Duration};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -8,8 +12,8 @@ use serde_json::{Value, json};
 use sluice_config::{Digest, Environment};
 use sluice_crds::{Assignment, Phase, Rollout, RolloutStatus, Unit};
 use sluice_e2e::{
-    Cluster, Spawn,
-    parts::git_server::GitServer,
+    Cluster, Spawn, control_plane,
+    parts::{api_proxy::ApiProxy, git_server::GitServer},
     rollouts::{self, Rollouts},
     tools,
     wait::{Look, until},
@@ -56,6 +60,16 @@ impl<'a> World<'a> {
 
     /// Starts an operator; `lease` tells apart those that are to lead at the same time.
     pub(crate) fn start_operator(&self, name: &str, lease: &str) -> Result<Metrics> {
+        self.start_operator_at(name, lease, &self.kubeconfig)
+    }
+
+    /// A proxy that speaks to the API server as operators do.
+    pub(crate) async fn proxy(&self) -> Result<ApiProxy> {
+        ApiProxy::start(control_plane::client(&self.kubeconfig).await?).await
+    }
+
+    /// Starts an operator that this kubeconfig leads to the API server.
+    pub(crate) fn start_operator_at(&self, name: &str, lease: &str, kubeconfig: &Path) -> Result<Metrics> {
         let (metrics, artifacts) = (free_port()?, free_port()?);
         let folder = self.cluster.folder()?.join(name);
         let spawn = Spawn::new(name, tools::own_binary("sluice-operator")?)
@@ -67,7 +81,7 @@ impl<'a> World<'a> {
             .arg(format!("--lease-name={lease}"))
             .arg("--lease-seconds=4")
             .env("RUST_LOG", "info,sluice_operator=debug")
-            .env("KUBECONFIG", self.kubeconfig.to_string_lossy());
+            .env("KUBECONFIG", kubeconfig.to_string_lossy());
         self.cluster.start_process(&spawn)?;
         Ok(Metrics { url: format!("http://127.0.0.1:{metrics}/metrics") })
     }
