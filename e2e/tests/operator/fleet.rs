@@ -23,7 +23,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use sluice_config::{Counters, Digest, FORMAT, NodeReport, UnitCounters, UnitRef};
+use sluice_config::{Counters, Digest, Entry, Exception, ExceptionKind, FORMAT, NodeReport, UnitCounters, UnitRef};
 use sluice_crds::{Assignment, DataplaneNode, Revision};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -179,11 +179,14 @@ impl FakeNode {
         if report.pod == pod && (report.applied_generation == generation || held) {
             return Ok(());
         }
+        let mut exceptions = Vec::new();
         if let Some(assigned) = &assigned {
             assigned.spec.wire.validate().context("an invalid assignment")?;
             for entry in &assigned.spec.wire.entries {
-                if let Some(digest) = &entry.revision {
-                    self.load(&entry.unit(), digest).await?;
+                if let Some(digest) = &entry.revision
+                    && let Err(error) = self.load(&entry.unit(), digest).await
+                {
+                    exceptions.push(exception(entry, digest, &error));
                 }
             }
         }
@@ -193,6 +196,8 @@ impl FakeNode {
             pod: pod.to_owned(),
             admin: self.admin.clone(),
             applied_generation: generation,
+            exceptions_total: u32::try_from(exceptions.len())?,
+            exceptions,
             formats: vec![FORMAT],
             ..NodeReport::default()
         };
@@ -211,6 +216,18 @@ impl FakeNode {
         let bad = serde_json::to_string(&revision.spec.content)?.contains("http://bad.");
         self.rows.lock().expect("lock").insert(key, Row { since: Instant::now(), bad });
         Ok(())
+    }
+}
+
+/// One unit cannot be had; the others can.
+fn exception(entry: &Entry, digest: &Digest, error: &anyhow::Error) -> Exception {
+    Exception {
+        kind: entry.kind,
+        namespace: entry.namespace.clone(),
+        name: entry.name.clone(),
+        revision: digest.clone(),
+        reason: ExceptionKind::LocalTrouble,
+        message: format!("{error:#}"),
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod base;
 mod crash;
+mod fields;
 mod fleet;
 mod orders;
 mod outcome;
 mod promises;
 mod rounds;
+mod schema;
 mod steady;
 mod world;
