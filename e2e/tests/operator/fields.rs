@@ -79,8 +79,8 @@ async fn play(world: &World<'_>) -> Result<()> {
 fn gates_of_nobody() -> Value {
     let nobody = json!({"kinds": ["Worker"], "namespaces": ["nobody"]});
     json!([
-        {"name": "soak", "match": nobody, "soak": {"duration": "1s", "minRequests": 1}},
-        {"name": "errors", "match": nobody, "preset": {"errorRate": {"max": "1%", "minRequests": 1}}},
+        {"name": "soak", "match": nobody, "soak": {"duration": "2s", "minRequests": 1}},
+        {"name": "errors", "match": nobody, "preset": {"errorRate": {"max": "2%", "minRequests": 1}}},
         {"name": "query", "match": nobody, "prometheus": {"query": "up", "failWhen": "result > 1"}},
         {"name": "check", "match": nobody, "job": {"image": "x", "command": ["true"]}},
     ])

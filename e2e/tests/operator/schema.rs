@@ -79,8 +79,11 @@ impl Field {
                 Step::Item => {
                     let items = at.as_array().map_or(&[] as &[Value], Vec::as_slice);
                     let rest = &self.path[index + 1..];
-                    let has_it = |item: &Value| find(rest, item).is_some();
-                    items.iter().position(has_it).unwrap_or(0).to_string()
+                    // The item that comes closest: an alternative that lacks it, rather than another alternative.
+                    let depth =
+                        |item: &Value| (0..=rest.len()).rev().find(|depth| find(&rest[..*depth], item).is_some());
+                    let closest = items.iter().enumerate().rev().max_by_key(|(_, item)| depth(item));
+                    closest.map_or(0, |(index, _)| index).to_string()
                 }
             };
             pointer.push('/');
@@ -262,6 +265,8 @@ mod tests {
         let duration = all.iter().find(|field| field.to_string() == ".gates[].soak.duration").expect("a field");
         let value = json!({"gates": [{"name": "a"}, {"name": "b", "soak": {"duration": "2s"}}]});
         assert_eq!(duration.pointer(&value).as_deref(), Some("/gates/1/soak/duration"));
+        let mut lacks_it = json!({"gates": [{"name": "a"}, {"name": "b", "soak": {}}, {"name": "c"}]});
+        assert_eq!(duration.make(&mut lacks_it), "/gates/1/soak/duration");
         let mut nothing = json!({});
         assert_eq!(duration.pointer(&nothing), None);
         assert_eq!(duration.make(&mut nothing), "/gates/0/soak/duration");
