@@ -168,13 +168,18 @@ async fn orders_say_who_gives_them(cluster: &Cluster, operator: &Client) -> Resu
     )?;
     check(false, order(&victor, json!({"pause": {"by": "victor"}})).await, "cannot patch")?;
     let rollback = |by: &str| json!({"rollback": {"by": by, "reason": "carts are lost"}});
+    phase(operator, "Progressing").await?;
     check(false, order(&alice, rollback("alice")).await, "only what succeeded can be rolled back: set spec.abort")?;
-    let rollouts: Api<Rollout> = Api::namespaced(operator.clone(), TEAM);
-    let succeeded = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
-    rollouts.patch_status(ROLLOUT, &PatchParams::default(), &succeeded).await?;
+    phase(operator, "Succeeded").await?;
     check(false, order(&alice, rollback("bob")).await, "set spec.rollback.by to \"alice\"")?;
     check(true, order(&alice, rollback("alice")).await, "")?;
     check(true, order(operator, json!({"pause": {"by": "sluice"}})).await, "")
+}
+
+async fn phase(operator: &Client, phase: &str) -> kube::Result<Rollout> {
+    let rollouts: Api<Rollout> = Api::namespaced(operator.clone(), TEAM);
+    let patch = Patch::Merge(json!({"status": {"phase": phase}}));
+    rollouts.patch_status(ROLLOUT, &PatchParams::default(), &patch).await
 }
 
 /// The controller manager adds our roles to edit and admin in its own time.
