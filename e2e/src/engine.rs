@@ -24,14 +24,17 @@ use crate::{Cluster, Options, figures::Figures};
 /// How much is measured.
 #[derive(Args, Clone, Debug)]
 pub struct Scale {
-    /// Units in the repository.
+    /// Units in the repository, on nodes that are played.
     #[arg(long, default_value_t = 1000)]
     pub units: usize,
-    /// Dataplane processes, shared out among four groups.
+    /// Units in the repository of the dataplanes: they share this machine's cores, and each has to load all of them.
+    #[arg(long, default_value_t = 50)]
+    pub dataplane_units: usize,
+    /// Nodes, shared out among four groups.
     #[arg(long, default_value_t = 20)]
     pub nodes: usize,
-    /// Bad changes, each of which goes through all groups and back.
-    #[arg(long, default_value_t = 100)]
+    /// Bad changes, each of which goes through all groups and back; so many on played nodes, and on dataplanes.
+    #[arg(long, default_value_t = 50)]
     pub rounds: usize,
     /// Seconds in which nothing is to be written.
     #[arg(long, default_value_t = 60)]
@@ -62,37 +65,64 @@ impl Teller {
     }
 }
 
-/// Measures everything, on a cluster of its own that is gone afterwards.
+/// Measures everything, on clusters of its own that are gone afterwards.
 pub async fn measure(scale: &Scale) -> Result<Measured> {
     let teller = Teller { start: Instant::now() };
-    teller.say("start a control plane, git, and nodes that are played");
-    let cluster = Cluster::up(Options::ephemeral("engine", 0)).await?;
-    let measured = match World::on(&cluster, scale).await {
-        Ok(mut world) => all(&mut world, scale, teller).await,
-        Err(error) => Err(error),
-    };
-    let measured = measured.map_err(|error| error.context(world::logs(&cluster)))?;
-    cluster.down().await?;
-    Ok(measured)
+    let mut figures = Figures::new();
+    let watchers = on_a_cluster("engine", async |cluster| {
+        teller.say("start a control plane, git, and nodes that are played");
+        let mut world = World::on(cluster, scale.nodes).await?;
+        with_many_units(&mut world, scale, teller, &mut figures).await
+    });
+    let watchers = watchers.await?;
+    on_a_cluster("engine-nodes", async |cluster| {
+        teller.say("start another control plane, git, and nodes");
+        let mut world = World::on(cluster, scale.nodes).await?;
+        with_dataplanes(&mut world, scale, teller, &mut figures).await
+    })
+    .await?;
+    Ok(Measured { figures, watchers })
 }
 
-async fn all(world: &mut World<'_>, scale: &Scale, teller: Teller) -> Result<Measured> {
-    let mut figures = Figures::new();
-    teller.say(&format!("cold reconcile of {} units over {} groups", scale.units, world::GROUPS.len()));
-    cold::measure(world, scale, &mut figures).await.context("cold reconcile")?;
-    teller.say(&format!("start {} dataplanes in place of the played ones", scale.nodes));
-    world.start_dataplanes().await?;
+async fn on_a_cluster<T>(name: &str, play: impl AsyncFnOnce(&Cluster) -> Result<T>) -> Result<T> {
+    let cluster = Cluster::up(Options::ephemeral(name, 0)).await?;
+    let played = play(&cluster).await.map_err(|error| error.context(world::logs(&cluster)))?;
+    cluster.down().await?;
+    Ok(played)
+}
+
+async fn with_many_units(
+    world: &mut World<'_>,
+    scale: &Scale,
+    teller: Teller,
+    figures: &mut Figures,
+) -> Result<String> {
+    let units = scale.units;
+    teller.say(&format!("cold reconcile of {units} units over {} groups", world::GROUPS.len()));
+    cold::measure(world, units, figures).await.context("cold reconcile")?;
+    world.set_gates().await?;
     world.restart_through_proxy().await?;
     let watched = Duration::from_secs(scale.steady_seconds);
     teller.say(&format!("nothing happens for {} s", watched.as_secs()));
-    steady::measure(world, watched, &mut figures).await.context("steady state")?;
+    steady::measure(world, watched, figures).await.context("steady state")?;
     teller.say("one push changes one unit");
-    change::measure(world, &mut figures).await.context("one push")?;
+    change::measure(world, figures).await.context("one push")?;
     world.restart().await?;
     teller.say(&format!("{} bad changes go through all groups and back", scale.rounds));
-    rounds::measure(world, scale.rounds, &mut figures).await.context("rounds")?;
+    let rounds = rounds::play_all(world, scale.rounds).await.context("rounds")?;
+    rounds::tell(&rounds, &format!("{units} units"), false, figures);
     teller.say("simulated watchers of Assignments");
     world.stop_all()?;
-    let watchers = watchers::measure(world, &scale.watchers, &mut figures).await.context("watchers")?;
-    Ok(Measured { figures, watchers })
+    watchers::measure(world, &scale.watchers, figures).await.context("watchers")
+}
+
+async fn with_dataplanes(world: &mut World<'_>, scale: &Scale, teller: Teller, figures: &mut Figures) -> Result<()> {
+    cold::reconcile(world, scale.dataplane_units).await.context("the first release")?;
+    world.set_gates().await?;
+    teller.say(&format!("start {} dataplanes in place of the played ones", scale.nodes));
+    world.start_dataplanes().await?;
+    teller.say(&format!("{} bad changes go through all groups and back", scale.rounds));
+    let rounds = rounds::play_all(world, scale.rounds).await.context("rounds")?;
+    rounds::tell(&rounds, &format!("{} dataplanes", scale.nodes), true, figures);
+    Ok(())
 }

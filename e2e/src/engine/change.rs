@@ -1,6 +1,9 @@
 //! One push that changes one unit of all: what the operator does for it, as the proxy before the API server sees it.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -44,6 +47,7 @@ pub(super) async fn measure(world: &World<'_>, figures: &mut Figures) -> Result<
     for other in &others {
         tracing::warn!("written for one change, and not of it: {other}");
     }
+    println!("  {}", by_kind(&writes));
     let made = |resource: &str| writes.iter().filter(|w| w.verb == Verb::Create && w.resource == resource).count();
     let entries = entries_changed(&writes);
     ensure!(made("rollouts") == 1, "the push made {} rollouts", made("rollouts"));
@@ -63,6 +67,16 @@ pub(super) async fn measure(world: &World<'_>, figures: &mut Figures) -> Result<
     figures.add(name("operator's CPU"), rounded(used.as_secs_f64()), "s");
     figures.add(name(&format!("that is, over {} s", passed.as_secs())), rounded(share), "% of a core");
     Ok(())
+}
+
+/// How often each kind was written.
+fn by_kind(writes: &[Write]) -> String {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for Write { verb, resource, subresource, .. } in writes {
+        let gap = if subresource.is_empty() { "" } else { "/" };
+        *kinds.entry(format!("{verb:?} {resource}{gap}{subresource}")).or_default() += 1;
+    }
+    kinds.into_iter().map(|(kind, times)| format!("{kind}: {times}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Changes the worker and merges it; returns the commit.

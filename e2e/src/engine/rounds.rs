@@ -26,7 +26,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// The first change was another's, see [`super::change`].
 const FIRST: usize = 2;
 
-pub(super) async fn measure(world: &World<'_>, rounds: usize, figures: &mut Figures) -> Result<()> {
+pub(super) async fn play_all(world: &World<'_>, rounds: usize) -> Result<Vec<Latencies>> {
     let checks = Checks::start(world);
     let mut sights = Sights::start(&world.client);
     let mut all = Vec::new();
@@ -34,8 +34,7 @@ pub(super) async fn measure(world: &World<'_>, rounds: usize, figures: &mut Figu
         let round = play(world, &mut sights, number).await.with_context(|| format!("round {number}"))?;
         all.push(Latencies::of(&round, world, &checks)?);
     }
-    tell(&all, figures);
-    Ok(())
+    Ok(all)
 }
 
 /// Fails every gate's Job, and remembers when it last did.
@@ -149,7 +148,7 @@ impl Round {
 }
 
 /// One round in milliseconds.
-struct Latencies {
+pub(super) struct Latencies {
     seen_to_told: f64,
     soak_late: f64,
     failed_to_verdict: f64,
@@ -183,14 +182,15 @@ impl Latencies {
     }
 }
 
-fn tell(all: &[Latencies], figures: &mut Figures) {
+/// Percentiles of all rounds; `are_real`: nodes are dataplanes.
+pub(super) fn tell(all: &[Latencies], of: &str, are_real: bool, figures: &mut Figures) {
     let rounds = all.len();
-    let mut add = |what: &str, of: fn(&Latencies) -> f64, goals: [(usize, Option<f64>); 2]| {
-        let values: Vec<f64> = all.iter().map(of).collect();
+    let mut add = |what: &str, value: fn(&Latencies) -> f64, goals: [(usize, Option<f64>); 2]| {
+        let values: Vec<f64> = all.iter().map(value).collect();
         for (percent, goal) in goals {
             let value = rounded(percentile(&values, percent));
             let rank = if percent == 100 { "at most".to_owned() } else { format!("p{percent}") };
-            let name = format!("{what}: {rank} of {rounds}");
+            let name = format!("{of}: {what}: {rank} of {rounds}");
             match goal {
                 Some(goal) => figures.add_at_most(name, value, "ms", goal),
                 None => figures.add(name, value, "ms"),
@@ -201,7 +201,9 @@ fn tell(all: &[Latencies], figures: &mut Figures) {
     add("soak over → told", |l| l.soak_late, [(50, None), (100, Some(250.0))]);
     add("gate's pod failed → verdict Fail", |l| l.failed_to_verdict, [(50, None), (99, None)]);
     add("verdict Fail → every Assignment reverted", |l| l.verdict_to_reverted, [(50, None), (99, Some(250.0))]);
-    add("verdict Fail → every node swapped", |l| l.verdict_to_swapped, [(50, Some(1000.0)), (99, Some(5000.0))]);
+    if are_real {
+        add("verdict Fail → every node swapped", |l| l.verdict_to_swapped, [(50, Some(1000.0)), (99, Some(5000.0))]);
+    }
     let early = all.iter().filter(|latencies| latencies.soak_late < 0.0).count();
-    figures.add_at_most(format!("soaks that ended early, of {rounds}"), count(early), "soaks", 0.0);
+    figures.add_at_most(format!("{of}: soaks that ended early, of {rounds}"), count(early), "soaks", 0.0);
 }

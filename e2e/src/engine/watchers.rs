@@ -77,7 +77,7 @@ async fn line(world: &World<'_>, number: usize) -> Result<Line> {
         cpu_ms: rounded(1000.0 * cpu.max(0.0) / f64::from(CHANGES)),
         told_ms: rounded(percentile(&told, 50)),
         memory_mib,
-        peak_mib: rounded(server.peak_mib()?),
+        peak_mib: rounded(server.peak_mib()?.max(memory_mib)),
     })
 }
 

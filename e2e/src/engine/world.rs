@@ -1,14 +1,20 @@
 //! Where the engine is measured: a control plane, a git server behind a tap, nodes, one operator at a time.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use sluice_config::Digest;
 use sluice_crds::{Assignment, DataplaneNode};
 
-use super::{Scale, nodes::Nodes, units::WORKER, usage::Process};
+use super::{nodes::Nodes, units::WORKER, usage::Process};
 use crate::{
     Cluster,
     control_plane::{self, API_SERVER},
@@ -28,6 +34,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
 /// Progress alone is written at most 15 s late: what is quiet for longer is at its end.
 const QUIET: Duration = Duration::from_secs(17);
+/// What is decided or said is written faster than that.
+const SILENT: Duration = Duration::from_secs(3);
 const OPERATOR: &str = "operator";
 const REPOSITORY: &str = "edge";
 
@@ -46,7 +54,7 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     /// Everything but units and gates: the groups are there, and every node is in one.
-    pub(super) async fn on(cluster: &'a Cluster, scale: &Scale) -> Result<Self> {
+    pub(super) async fn on(cluster: &'a Cluster, nodes_wanted: usize) -> Result<Self> {
         operators::prepare(cluster).await?;
         let url = GitServer::start(cluster).await?.create(REPOSITORY)?;
         let ip = IpAddr::from(cluster.bridge_ip()?);
@@ -57,13 +65,13 @@ impl<'a> World<'a> {
         }
         let client = cluster.client().await?;
         let kubeconfig = cluster.user_kubeconfig("bench-operator", &["system:masters"])?;
-        let mut nodes = Nodes::join(cluster, &client, scale.nodes).await?;
+        let mut nodes = Nodes::join(cluster, &client, nodes_wanted).await?;
         // It makes the groups' DaemonSets, on which nodes' pods depend.
         let artifacts_port = Some(operators::free_port()?);
         let start = Start { name: OPERATOR, lease: OPERATOR, kubeconfig: &kubeconfig, log: "info", artifacts_port };
         let operator = start.on(cluster)?;
         nodes.settle().await?;
-        members(&client, scale.nodes).await?;
+        members(&client, nodes_wanted).await?;
         Ok(Self { cluster, client, team, tap, nodes, operator, kubeconfig, proxy: None })
     }
 
@@ -144,6 +152,26 @@ impl<'a> World<'a> {
             self.cluster.processes()?.check(OPERATOR)?;
             let polls = self.operator.metrics.sum("sluice_operator_polls_total").await.unwrap_or(0.0);
             Ok(if polls >= 2.0 { Look::Done(()) } else { Look::NotYet("it has not asked git twice".to_owned()) })
+        })
+        .await
+    }
+
+    /// What the operator has written so far, as it counts itself.
+    pub(super) async fn writes(&self) -> Result<f64> {
+        self.operator.metrics.sum("sluice_operator_writes_total").await
+    }
+
+    /// Waits until the operator writes nothing more; when it last did.
+    pub(super) async fn last_write(&self) -> Result<Timestamp> {
+        let last = Mutex::new((self.writes().await?, Timestamp::now()));
+        until("writes to end", LIMIT, || async {
+            let (writes, now) = (self.writes().await?, Timestamp::now());
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if writes > last.0 {
+                *last = (writes, now);
+            }
+            let quiet = now.duration_since(last.1).unsigned_abs();
+            Ok(if quiet > SILENT { Look::Done(last.1) } else { Look::NotYet(format!("{quiet:?}")) })
         })
         .await
     }
