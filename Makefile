@@ -4,6 +4,8 @@
 SLUICE_CACHE ?= $(HOME)/.cache/sluice
 CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
 export SLUICE_CACHE CARGO_TARGET_DIR
+# cargo counts its own jobs: those of make are not handed on to it, and it would warn about that.
+CARGO := MAKEFLAGS= cargo
 export PATH := $(SLUICE_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
 CARGO_BIN := $(CARGO_TARGET_DIR)/release
@@ -22,7 +24,7 @@ own-target:
 
 .PHONY: build
 build: own-target ## Build the operator, the dataplane, the harness
-	cargo build --release --workspace --bins
+	$(CARGO) build --release --workspace --bins
 
 # Go builds what clusters need while Rust builds ours: neither keeps two cores busy to its end.
 .PHONY: ready

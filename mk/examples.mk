@@ -2,4 +2,4 @@
 
 .PHONY: guests
 guests: ## Build the example workers into $(SLUICE_CACHE)/guests
-	@examples/build.sh
+	@MAKEFLAGS= examples/build.sh
