@@ -52,6 +52,9 @@ pub(crate) enum Input {
 /// Units without anything to run hold up the first snapshot for so long; then the rest is served, and those answer as
 /// their `onFailure` says.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// While more is being loaded, making snapshots takes at most one in so many parts of the time: each goes over all units,
+/// and a thousand may come one by one.
+const SWAP_SHARE: u32 = 10;
 /// Replaced snapshots and ended series are looked after this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -87,6 +90,8 @@ pub(crate) struct Control {
     applied_generation: u64,
     assignment_error: Option<String>,
     look_again: Option<Instant>,
+    /// What is new waits until then for what is still being loaded, to be swapped in together.
+    swap_after: Instant,
 }
 
 impl Control {
@@ -107,6 +112,7 @@ impl Control {
             applied_generation: 0,
             assignment_error: None,
             look_again: None,
+            swap_after: now,
         }
     }
 
@@ -197,8 +203,9 @@ impl Control {
         }
         let decision = self.decide(&wants, now);
         self.look_again = decision.look_again;
-        self.swap(&wants, &decision, now);
-        self.save(&decision, &needs, now);
+        if self.swap(&wants, &decision, now) {
+            self.save(&decision, &needs, now);
+        }
         self.publish(decision.exceptions);
         self.retired.sweep(now);
         self.parts.metrics.end_unused(now);
@@ -221,21 +228,28 @@ impl Control {
         Some(Place { stages: &assignment.stages, environment: assignment.environment })
     }
 
-    /// Puts the decision in force, if it differs from what is.
-    fn swap(&mut self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) {
-        let Some(accepted) = self.desired.accepted() else { return };
+    /// Puts the decision in force, if it differs from what is. Whether it is in force.
+    fn swap(&mut self, wants: &BTreeMap<UnitRef, Want>, decision: &Decision, now: Instant) -> bool {
+        let Some(accepted) = self.desired.accepted() else { return false };
         let members = self.members(wants, decision);
         if self.fingerprint.is_none() && !self.may_begin(wants, decision, &members, now) {
-            return;
+            return false;
         }
         let (environment, stages) = (accepted.assignment.environment, accepted.assignment.stages.clone());
         let summary = members.iter().map(|(u, m)| (u.clone(), (m.digest.clone(), m.code.is_ok()))).collect();
         let fingerprint = (environment, stages, summary);
         if self.fingerprint.as_ref() != Some(&fingerprint) {
             let generation = accepted.assignment.generation;
+            let is_revert = self.goes_back(wants, &fingerprint);
+            let more_comes = self.fingerprint.is_some() && !self.loads.none_in_flight();
+            if more_comes && !is_revert && !self.takes_away(&fingerprint) && now < self.swap_after {
+                self.look_again = Some(self.look_again.map_or(self.swap_after, |at| at.min(self.swap_after)));
+                return false;
+            }
+            let began = Instant::now();
             let (snapshot, warnings) = snapshot::build(&self.parts.runtime, environment, &fingerprint.1, &members);
+            self.swap_after = now + began.elapsed() * SWAP_SHARE;
             if let Some(old) = self.parts.in_force.swap(Some(snapshot)) {
-                let is_revert = self.goes_back(wants, &fingerprint);
                 self.retired.push(old, is_revert, now);
             }
             tracing::info!(
@@ -261,6 +275,7 @@ impl Control {
                 Some((unit.clone(), digest.clone()))
             })
             .collect();
+        true
     }
 
     /// Whether a unit goes from something else to its stable revision.
@@ -269,6 +284,11 @@ impl Control {
             let stable = wants.get(unit).and_then(|want| want.stable.as_ref());
             to.2.get(unit).is_some_and(|(digest, _)| digest != from && Some(digest) == stable)
         })
+    }
+
+    /// Whether a unit that serves would be gone.
+    fn takes_away(&self, to: &Fingerprint) -> bool {
+        self.fingerprint.iter().flat_map(|(_, _, served)| served.keys()).any(|unit| !to.2.contains_key(unit))
     }
 
     /// What the decision puts in force.

@@ -335,6 +335,44 @@ async fn streams_of_what_was_replaced_end_after_an_hour_and_of_what_was_reverted
 }
 
 #[tokio::test]
+async fn what_loads_one_by_one_goes_in_together_and_the_way_back_waits_for_nothing() {
+    let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
+    let [old, new] = [1, 2].map(|n| world.routes("shop", &format!("http://127.0.0.1:{n}")));
+    let others = ["blog", "news"].map(|name| (name, world.routes(name, "http://127.0.0.1:3")));
+    let assigned = |generation, shop: &Digest| {
+        let shop = entry("shop", shop, Some(&old), generation);
+        let others = others.iter().map(|(name, revision)| entry(name, revision, None, 2));
+        assignment(generation, others.chain([shop]).collect())
+    };
+    let start = control.started_at;
+    let later = start + 2 * decide::GRACE;
+    control.take(assignment(1, vec![entry("shop", &new, Some(&old), 1)]));
+    control.step(start);
+    take_loads(&mut control, &mut inputs, 2, UnitKind::Config).await;
+    control.step(start + decide::GRACE);
+    let served = async || {
+        let all = [world.status("blog.example").await, world.status("news.example").await];
+        all.iter().filter(|status| **status == 502).count()
+    };
+    // As if that had taken long.
+    control.swap_after = start + Duration::from_secs(3600);
+    control.take(assigned(2, &new));
+    control.step(later);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Config).await;
+    control.step(later);
+    assert_eq!(served().await, 0, "the other one is still being loaded");
+    assert_eq!(control.applied_generation, 0);
+    control.take(assigned(3, &old));
+    control.step(later);
+    assert_eq!(control.current[&UnitRef::new(UnitKind::Routes, "team", "shop")], old);
+    assert_eq!(served().await, 1, "what is there goes in with it");
+    control.swap_after = start + Duration::from_secs(3600);
+    take_loads(&mut control, &mut inputs, 1, UnitKind::Config).await;
+    control.step(later);
+    assert_eq!(served().await, 2, "nothing more comes");
+}
+
+#[tokio::test]
 async fn a_load_that_is_due_during_a_sweep_waits_for_its_end() {
     let (world, mut control, mut inputs) = World::by_hand(tempfile::tempdir().unwrap());
     let lost = Digest::of(b"nowhere yet");
