@@ -26,7 +26,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// After an error of the API server.
 const RETRY: Duration = Duration::from_secs(1);
-/// While plans follow each other, what no traffic depends on waits, but no longer than this.
+/// While plans follow each other, what no traffic depends on waits, but no longer than this: a revert that has just been
+/// decided is told to the groups first.
 const REST_EVERY: Duration = Duration::from_secs(5);
 /// Looked at all the same, should a wake-up get lost.
 const LATEST: Duration = Duration::from_secs(300);
@@ -52,7 +53,8 @@ pub struct Reconciler {
     observer: Observer,
     groups: Groups,
     group_label: String,
-    rested_at: Option<Instant>,
+    /// Since when plans follow each other, or since the rest was last looked at meanwhile.
+    busy_since: Option<Instant>,
 }
 
 impl Reconciler {
@@ -61,7 +63,7 @@ impl Reconciler {
     pub fn new(hands: Hands, gates: Gates, reports: watch::Receiver<Reports>, config: &Config) -> Self {
         let groups = Groups::new(config);
         let (observer, group_label) = (Observer::default(), config.group_label.clone());
-        Self { hands, gates, reports, observer, groups, group_label, rested_at: None }
+        Self { hands, gates, reports, observer, groups, group_label, busy_since: None }
     }
 
     /// Runs until it is dropped.
@@ -114,10 +116,17 @@ impl Reconciler {
             tracing::error!(?unknown, "nothing is decided while a group cannot be read: to the planner it is deleted");
             return Ok(Next::At(None));
         }
+        let began = Instant::now();
         let samples = self.gates.samples(&stores);
         let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
+        let observed = began.elapsed();
         let plan = sluice_rollout::plan(&snapshot, clock.now());
+        let planned = began.elapsed() - observed;
         let done = execute::effects(&self.hands, &plan.effects).await;
+        if !plan.effects.is_empty() {
+            let written = began.elapsed() - observed - planned;
+            tracing::debug!(effects = plan.effects.len(), ?observed, ?planned, ?written, "a plan");
+        }
         if done.as_ref().is_err_and(WriteError::is_unanswered) {
             return done.map(|()| Next::At(None));
         }
@@ -125,9 +134,10 @@ impl Reconciler {
         let members = nodes::ensure(&self.hands, &self.group_label).await;
         let goes_on = done.is_ok() && !plan.effects.is_empty();
         let mut rest = Ok(());
-        if !goes_on || self.rested_at.is_none_or(|at| at.elapsed() >= REST_EVERY) {
+        let busy_since = *self.busy_since.get_or_insert_with(Instant::now);
+        if !goes_on || busy_since.elapsed() >= REST_EVERY {
             rest = self.rest(&snapshot, &plan).await;
-            self.rested_at = Some(Instant::now());
+            self.busy_since = goes_on.then(Instant::now);
         }
         // One object's trouble is told, and holds up nothing that is not its own.
         [done, wanted, members, rest].into_iter().fold(Ok(()), WriteError::worse)?;
