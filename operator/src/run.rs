@@ -20,6 +20,7 @@ use crate::{
     reconcile::Reconciler,
     source::{self, Source, SourceError},
     stores::Stores,
+    tell::Teller,
     writer::Writer,
 };
 
@@ -180,8 +181,10 @@ impl Replica {
             tracing::info!("this replica leads");
             metrics.leads(true);
             let (poller, reconciler) = self.leader()?;
+            let teller = Teller::new(self.hands.clone(), self.source.web().clone());
             tokio::select! {
                 () = poller.run() => {}
+                () = teller.run() => {}
                 () = reconciler.run() => {}
                 _ = leads.wait_for(|leads| !*leads) => {}
                 _ = stop.wait_for(|stop| *stop) => {}

@@ -1,12 +1,10 @@
 //! Manifests in, revisions or exact words out.
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use sluice_config::{BindingKind, Content, Environment, UnitKind, limits};
-use sluice_operator::source::{
-    CheckedComponents, FileError, Files, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree,
-};
+use sluice_operator::source::{FileError, Files, Known, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree};
 
 mod source_support;
 use source_support::{component, importing};
@@ -55,7 +53,7 @@ impl Files for Memory {
 fn parse(files: &Memory) -> (Vec<ParsedUnit>, Vec<Problem>) {
     let of =
         TreeOf { namespace: "edge-team".into(), repository: "edge".into(), commit: "c0ffee".into(), path: "/".into() };
-    parse_tree(files, &of, &mut CheckedComponents::new()).unwrap()
+    parse_tree(files, &of, &mut Known::default()).unwrap()
 }
 
 fn worker(spec: &str) -> Memory {
@@ -150,29 +148,63 @@ fn one_bad_file_stalls_its_own_unit_alone() {
     );
 }
 
+/// Tells which files were read.
+struct Watched<'a>(&'a Memory, RefCell<Vec<String>>);
+
+impl Files for Watched<'_> {
+    fn list(&self, folder: &str) -> Result<Option<Vec<ListedFile>>, FileError> {
+        self.0.list(folder)
+    }
+
+    fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+        self.1.borrow_mut().push(path.to_owned());
+        self.0.read(path, bytes_max)
+    }
+
+    fn content_id(&self, path: &str) -> Option<String> {
+        self.0.content_id(path)
+    }
+}
+
 #[test]
-fn a_component_is_checked_once() {
-    let mut known = CheckedComponents::new();
-    let of = TreeOf { namespace: "n".into(), repository: "r".into(), commit: "c".into(), path: "/".into() };
-    parse_tree(&worker(WASM), &of, &mut known).unwrap();
-    assert_eq!(known.len(), 1);
-    let (id, _) = known.pop_first().unwrap();
-    known.insert(id, Err("asked from memory".into()));
-    let (units, _) = parse_tree(&worker(WASM), &of, &mut known).unwrap();
-    assert_eq!(
-        units[0].result.as_ref().unwrap_err().to_string(),
-        "workers/hello/worker.yaml:5:9: wasm: asked from memory"
-    );
+fn what_is_as_it_was_is_not_read_again() {
+    const MANIFEST: &str = "workers/hello/worker.yaml";
+    const COMPONENT: &str = "workers/hello/hello.wasm";
+    let mut known = Known::default();
+    let mut read = |files: &Memory, commit: &str| {
+        let of = TreeOf { namespace: "n".into(), repository: "r".into(), commit: commit.into(), path: "/".into() };
+        let watched = Watched(files, RefCell::default());
+        let (mut units, _) = parse_tree(&watched, &of, &mut known).unwrap();
+        (watched.1.into_inner(), units.remove(0).result)
+    };
+    let files = worker(WASM);
+    let (paths, first) = read(&files, "one");
+    assert_eq!(paths, [MANIFEST, COMPONENT]);
+    let (paths, again) = read(&files, "two");
+    assert_eq!(paths, [""; 0]);
+    let (first, again) = (first.unwrap(), again.unwrap());
+    assert_eq!((&again.digest, &again.revision), (&first.digest, &first.revision));
+    assert_eq!((again.source.commit.as_str(), again.artifact.unwrap().commit.as_str()), ("two", "two"));
+
+    let text = format!("{}# a comment\n", String::from_utf8(files.0[MANIFEST].clone()).unwrap());
+    let (paths, _) = read(&worker(WASM).with(MANIFEST, text), "three");
+    assert_eq!(paths, [MANIFEST], "the component was checked before");
+    let (paths, bad) = read(&worker(WASM).with(COMPONENT, "no component"), "four");
+    assert_eq!(paths, [MANIFEST, COMPONENT]);
+    let problem = bad.unwrap_err().to_string();
+    let (paths, bad) = read(&worker(WASM).with(COMPONENT, "no component"), "five");
+    assert_eq!(paths, [MANIFEST], "what is wrong with a component is remembered");
+    assert_eq!(bad.unwrap_err().to_string(), problem);
 }
 
 #[test]
 fn a_repository_may_have_its_units_in_a_folder() {
     let files = Memory::default().with("edge/config/flags.yaml", FLAGS);
     let mut of = TreeOf { namespace: "n".into(), repository: "r".into(), commit: "c".into(), path: "/edge".into() };
-    let (units, _) = parse_tree(&files, &of, &mut CheckedComponents::new()).unwrap();
+    let (units, _) = parse_tree(&files, &of, &mut Known::default()).unwrap();
     assert_eq!(units[0].path, "edge/config/flags.yaml");
     of.path = "/elsewhere".into();
-    let missing = parse_tree(&files, &of, &mut CheckedComponents::new()).unwrap_err();
+    let missing = parse_tree(&files, &of, &mut Known::default()).unwrap_err();
     assert_eq!(missing, FileError::Missing("elsewhere".into()), "not: all units are gone");
 }
 

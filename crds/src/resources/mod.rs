@@ -16,8 +16,8 @@ pub use dataplane_node::{DataplaneNode, DataplaneNodeSpec, DataplaneNodeStatus};
 pub use deployment_group::{DeploymentGroup, DeploymentGroupSpec, DeploymentGroupStatus, OnGateFailure};
 pub use gate::{ErrorRate, Gate, GateMatch, Job, Preset, Prometheus, Soak};
 pub use repository::{
-    Branches, DeletionPolicy, Repository, RepositorySpec, RepositoryStatus, SecretRef, StagingEvidence,
-    Verbs as RepositoryVerbs,
+    Branches, CommitStatus, DeletionPolicy, Provider, Repository, RepositorySpec, RepositoryStatus, SecretRef,
+    StagingEvidence, Verbs as RepositoryVerbs,
 };
 pub use revision::{Revision, RevisionSpec, Source};
 pub use rollout::{

@@ -52,6 +52,9 @@ pub struct RepositorySpec {
     /// What lets a digest into production.
     #[serde(default)]
     pub staging_evidence: StagingEvidence,
+    /// Where git is told how rollouts go, as statuses of the commits that asked for them. Absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_status: Option<CommitStatus>,
     /// What becomes of running units when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -101,6 +104,34 @@ pub struct SecretRef {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// Where git is told how rollouts go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitStatus {
+    /// Whose API it is.
+    pub provider: Provider,
+    /// Base of that API. Absent: where it is on the host of `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/@? ]+(/[^?# ]*)?$')").message("write the base of the API, e.g. https://git.example/api/v1"))]
+    pub api: Option<String>,
+    /// Secret in the same namespace with `token`, which may write commit statuses. Absent: `password` of the one that the
+    /// repository's own `secretRef` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+}
+
+/// Whose API it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Provider {
+    /// GitHub, also one's own.
+    GitHub,
+    /// GitLab, also one's own.
+    GitLab,
+    /// Gitea and Forgejo.
+    Gitea,
 }
 
 /// What lets a digest into production.

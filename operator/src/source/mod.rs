@@ -25,7 +25,8 @@ use sluice_crds::{RepositorySpec, Source as SeenAt};
 
 pub use claims::{Claim, Claimed, Conflict, conflicts};
 pub use error::{BranchError, SourceError};
-pub use manifest::{CheckedComponents, FileError, Files, ListedFile, Problem, TreeOf, parse_tree};
+pub use git::Web;
+pub use manifest::{FileError, Files, Known, ListedFile, Problem, TreeOf, parse_tree};
 
 /// Which Repository object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +174,12 @@ impl Source {
     /// When the folder or the HTTPS client cannot be made.
     pub fn new(options: Options) -> Result<Self, SourceError> {
         Ok(Self { inner: Arc::new(git::Clones::new(options)?) })
+    }
+
+    /// For requests to what a Repository names beside its git server.
+    #[must_use]
+    pub fn web(&self) -> &Web {
+        self.inner.web()
     }
 
     /// Asks for the heads of both branches, fetches and parses what is new. Polls of one repository

@@ -3,6 +3,8 @@
 //! Nothing is checked out, no hook or filter exists, no link or submodule is followed. All calls block.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs,
     io::{BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -133,7 +135,7 @@ impl BareClone {
 
     pub(super) fn files(&self, commit: Oid) -> Result<TreeFiles<'_>, CloneError> {
         let tree = self.repository.find_commit(commit)?.tree()?;
-        Ok(TreeFiles { repository: &self.repository, tree })
+        Ok(TreeFiles { repository: &self.repository, tree, folders: RefCell::default() })
     }
 }
 
@@ -153,6 +155,8 @@ fn printable(bytes: &[u8], chars_max: usize) -> String {
 pub(super) struct TreeFiles<'repo> {
     repository: &'repo Repository,
     tree: Tree<'repo>,
+    /// By path, those already looked into: libgit2 keeps no large one, and a folder of a thousand files is asked for each.
+    folders: RefCell<BTreeMap<String, Tree<'repo>>>,
 }
 
 enum Entry<'repo> {
@@ -172,25 +176,31 @@ fn damaged(error: &git2::Error) -> FileError {
 impl<'repo> TreeFiles<'repo> {
     /// What stands at a path; `None` if nothing does.
     fn find(&self, path: &str) -> Result<Option<Entry<'repo>>, FileError> {
-        let mut here = Entry::Folder(self.tree.clone());
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            let folder = match here {
-                Entry::Folder(folder) => folder,
-                Entry::File(_) => return Ok(None),
-                Entry::Symlink => return Err(FileError::Symlink(path.to_owned())),
-                Entry::Submodule => return Err(FileError::Submodule(path.to_owned())),
-            };
-            let Some(entry) = folder.get_name(name) else { return Ok(None) };
-            here = match (entry.filemode_raw(), entry.kind()) {
-                (MODE_LINK, _) => Entry::Symlink,
-                (MODE_SUBMODULE, _) | (_, Some(ObjectType::Commit)) => Entry::Submodule,
-                (_, Some(ObjectType::Tree)) => {
-                    Entry::Folder(self.repository.find_tree(entry.id()).map_err(|e| damaged(&e))?)
-                }
-                (_, _) => Entry::File(entry.id()),
-            };
+        let path = path.trim_matches('/');
+        if path.is_empty() {
+            return Ok(Some(Entry::Folder(self.tree.clone())));
         }
-        Ok(Some(here))
+        if let Some(folder) = self.folders.borrow().get(path) {
+            return Ok(Some(Entry::Folder(folder.clone())));
+        }
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = match self.find(above)? {
+            Some(Entry::Folder(folder)) => folder,
+            Some(Entry::File(_)) | None => return Ok(None),
+            Some(Entry::Symlink) => return Err(FileError::Symlink(above.to_owned())),
+            Some(Entry::Submodule) => return Err(FileError::Submodule(above.to_owned())),
+        };
+        let Some(entry) = folder.get_name(name) else { return Ok(None) };
+        Ok(Some(match (entry.filemode_raw(), entry.kind()) {
+            (MODE_LINK, _) => Entry::Symlink,
+            (MODE_SUBMODULE, _) | (_, Some(ObjectType::Commit)) => Entry::Submodule,
+            (_, Some(ObjectType::Tree)) => {
+                let found = self.repository.find_tree(entry.id()).map_err(|e| damaged(&e))?;
+                self.folders.borrow_mut().insert(path.to_owned(), found.clone());
+                Entry::Folder(found)
+            }
+            (_, _) => Entry::File(entry.id()),
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::{io::AsyncWriteExt, sync::Semaphore, task::spawn_blocking, time::Inst
 
 use super::{
     clone::{BareClone, CloneError},
-    http::{Asking, Http},
+    http::{Asking, Http, Web},
     pack,
     protocol::{Advertisement, Demux, Want},
     url::GitUrl,
@@ -50,6 +50,10 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(options: Options) -> Result<Self, SourceError> {
         Ok(Self { http: Http::new(&options)?, options, turns: Semaphore::new(FETCHES_MAX) })
+    }
+
+    pub(super) fn web(&self) -> &Web {
+        self.http.web()
     }
 
     /// What the server has.

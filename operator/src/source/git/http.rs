@@ -15,9 +15,29 @@ use crate::source::{Credentials, Options, SourceError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Requests to hosts that a Repository names, under the rules for git servers: no redirect, no proxy, no refused address.
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Web {
+    client: Client,
+    rules: AddressRules,
+}
+
+impl Web {
+    /// Sends.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Checks the URL that came from a field; answers with its host.
+    pub(crate) fn check(&self, field: &str, url: &str) -> Result<String, SourceError> {
+        Ok(GitUrl::of_field(field, url, &self.rules)?.host)
+    }
+}
+
 /// One client for all repositories.
 pub(super) struct Http {
-    client: Client,
+    web: Web,
 }
 
 /// Whom to ask, as whom, and until when.
@@ -42,13 +62,18 @@ impl Http {
             let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| failed(&e))?;
             builder = builder.tls_certs_merge(authorities);
         }
-        Ok(Self { client: builder.build().map_err(|e| failed(&e))? })
+        let client = builder.build().map_err(|e| failed(&e))?;
+        Ok(Self { web: Web { client, rules: AddressRules::of(options) } })
+    }
+
+    pub(super) fn web(&self) -> &Web {
+        &self.web
     }
 
     /// What the server has: refs and capabilities.
     pub(super) async fn refs(&self, asking: &Asking<'_>) -> Result<Answer, SourceError> {
         let url = asking.url.refs();
-        let request = self.client.get(&url).header(ACCEPT, "*/*").header(CACHE_CONTROL, "no-cache");
+        let request = self.web.client.get(&url).header(ACCEPT, "*/*").header(CACHE_CONTROL, "no-cache");
         asking.send(request, &url, "application/x-git-upload-pack-advertisement").await
     }
 
@@ -56,6 +81,7 @@ impl Http {
     pub(super) async fn upload_pack(&self, asking: &Asking<'_>, body: Vec<u8>) -> Result<Answer, SourceError> {
         let url = asking.url.upload_pack();
         let request = self
+            .web
             .client
             .post(&url)
             .header(CONTENT_TYPE, "application/x-git-upload-pack-request")

@@ -20,15 +20,14 @@ use tokio::sync::Mutex;
 
 use super::{
     BranchError, Credentials, Head, Heads, Options, RepositoryId, SourceError,
-    manifest::{CheckedComponents, FileError, Files, TreeOf, parse_tree},
+    manifest::{FileError, Files, Known, TreeOf, parse_tree},
 };
 use clone::{BareClone, CloneError};
 use fetch::{At, Fetcher, blocking, own_fault};
 use protocol::{Advertisement, Want};
 use url::{AddressRules, GitUrl};
 
-/// Components of one repository whose check is remembered.
-const COMPONENTS_MAX: usize = 10_000;
+pub use self::http::Web;
 
 /// All clones of this process.
 pub(super) struct Clones {
@@ -46,7 +45,7 @@ struct Slot {
     parsed: BTreeMap<Oid, Parsed>,
     /// Folder in the repository that `parsed` is of, and URL that it came from.
     of: (String, String),
-    components: CheckedComponents,
+    known: Known,
 }
 
 type Parsed = Result<Arc<Head>, BranchError>;
@@ -62,6 +61,10 @@ impl Clones {
             fetcher: Fetcher::new(options)?,
             slots: std::sync::Mutex::default(),
         })
+    }
+
+    pub(super) fn web(&self) -> &Web {
+        self.fetcher.web()
     }
 
     pub(super) async fn poll(
@@ -167,7 +170,7 @@ impl Clones {
         }
         let folder = at.folder.clone();
         blocking(move || clone::remove(&folder)).await.map_err(own_fault)?;
-        slot.components.clear();
+        slot.known = Known::default();
         self.try_heads(of, at, slot, heads, advertised).await.map_err(own_fault)
     }
 
@@ -200,20 +203,20 @@ impl Clones {
         }
         let new: Vec<Oid> = commits.into_iter().filter(|c| !slot.parsed.contains_key(c)).collect();
         let (of, heads) = ((id.clone(), path.to_owned()), heads.clone());
-        let mut components = std::mem::take(&mut slot.components);
+        let mut known = std::mem::take(&mut slot.known);
         let parse = move |clone: BareClone| {
             for (environment, commit) in &heads {
                 clone.keep(environment.as_str(), *commit)?;
             }
             let mut parsed = Vec::new();
             for commit in new {
-                parsed.push((commit, parse_commit(&clone, &of, commit, &mut components)?));
+                parsed.push((commit, parse_commit(&clone, &of, commit, &mut known)?));
             }
-            Ok((parsed, components))
+            Ok((parsed, known))
         };
-        let (parsed, components) = at.on_clone(parse).await?;
+        let (parsed, known) = at.on_clone(parse).await?;
         slot.parsed.extend(parsed);
-        slot.components = if components.len() > COMPONENTS_MAX { CheckedComponents::new() } else { components };
+        slot.known = known;
         Ok(())
     }
 
@@ -281,7 +284,7 @@ fn parse_commit(
     clone: &BareClone,
     (id, path): &(RepositoryId, String),
     commit: Oid,
-    components: &mut CheckedComponents,
+    known: &mut Known,
 ) -> Result<Parsed, CloneError> {
     let of = TreeOf {
         namespace: id.namespace.clone(),
@@ -290,7 +293,7 @@ fn parse_commit(
         path: path.clone(),
     };
     let info = clone.commit(commit)?;
-    Ok(match parse_tree(&clone.files(commit)?, &of, components) {
+    Ok(match parse_tree(&clone.files(commit)?, &of, known) {
         Ok((units, problems)) => Ok(Arc::new(Head { commit: info, units, problems })),
         Err(FileError::Damaged(why)) => return Err(CloneError::Damaged(why)),
         Err(FileError::Missing(_)) => Err(BranchError::NoFolder { branch: String::new(), path: path.clone() }),

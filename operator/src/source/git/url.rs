@@ -21,7 +21,12 @@ pub(super) struct GitUrl {
 impl GitUrl {
     /// Checks what can be told without asking anyone.
     pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<Self, SourceError> {
-        let refuse = |why: &str| Err(SourceError::Url(format!("spec.url is refused: {why}")));
+        Self::of_field("spec.url", text, rules)
+    }
+
+    /// The same, of another field of a Repository.
+    pub(super) fn of_field(field: &str, text: &str, rules: &AddressRules) -> Result<Self, SourceError> {
+        let refuse = |why: &str| Err(SourceError::Url(format!("{field} is refused: {why}")));
         if text.starts_with('-') {
             return refuse("it starts with `-`; write https://host/path");
         }

@@ -3,6 +3,7 @@
 mod de;
 mod fault;
 mod gates;
+mod known;
 mod locate;
 mod merge;
 mod node;
@@ -130,8 +131,17 @@ pub struct TreeOf {
     pub path: String,
 }
 
-/// Components already read and checked, by [`Files::content_id`]: most commits change none.
-pub type CheckedComponents = BTreeMap<String, Result<Artifact, String>>;
+/// What was read of one repository before: most commits leave most files alone. All of it may be forgotten at any time.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What came of checking a component, by [`Files::content_id`].
+    components: BTreeMap<String, Result<Artifact, String>>,
+    /// The last good manifest at each path.
+    manifests: BTreeMap<String, known::Manifest>,
+}
+
+/// Components of one repository whose check is remembered.
+const COMPONENTS_MAX: usize = 10_000;
 
 /// All units of a tree, sorted, and what is wrong with files that cannot be given to a unit.
 ///
@@ -140,7 +150,7 @@ pub type CheckedComponents = BTreeMap<String, Result<Artifact, String>>;
 pub fn parse_tree(
     files: &dyn Files,
     of: &TreeOf,
-    known: &mut CheckedComponents,
+    known: &mut Known,
 ) -> Result<(Vec<ParsedUnit>, Vec<Problem>), FileError> {
     let root = of.path.trim_matches('/');
     // Looked at also where nothing is read from it: a tree with traps in it is nobody's honest work.
@@ -168,6 +178,7 @@ pub fn parse_tree(
             units.push(ParsedUnit { unit, path: problem.file.clone(), result: Err(problem) });
         }
     }
+    known.keep(found.manifests.values());
     for ((kind, name), path) in found.manifests {
         let unit = UnitRef::new(kind, of.namespace.clone(), name);
         let result = unit::parse(files, of, &unit, &path, known)?;

@@ -10,9 +10,9 @@ use sluice_crds::{
 use sluice_worker::imports;
 
 use super::{
-    CheckedComponents, FileError, Files, MANIFEST_BYTES_MAX, Problem, TreeOf, de,
+    FileError, Files, Known, MANIFEST_BYTES_MAX, Problem, TreeOf, de,
     fault::{Fault, clip},
-    gates, locate, merge,
+    gates, known, locate, merge,
     node::{self, Node, Value},
 };
 use crate::source::{ArtifactAt, ParsedRevision};
@@ -25,8 +25,13 @@ pub(super) fn parse(
     of: &TreeOf,
     unit: &UnitRef,
     path: &str,
-    known: &mut CheckedComponents,
+    known: &mut Known,
 ) -> Result<Result<ParsedRevision, Problem>, FileError> {
+    let id = files.content_id(path);
+    if let Some(known) = id.as_ref().and_then(|id| known.manifest(files, path, id)) {
+        let artifact_path = known.component.as_ref().map(|(path, _)| path.clone());
+        return Ok(Ok(parsed(of, path, known.revision.clone(), known.digest.clone(), artifact_path)));
+    }
     let text = match files.read(path, MANIFEST_BYTES_MAX) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => text,
@@ -47,22 +52,31 @@ pub(super) fn parse(
     });
     match read {
         Ok((revision, digest, artifact_path)) => {
-            let artifact = revision.artifact.clone().zip(artifact_path.clone()).map(|(artifact, path)| ArtifactAt {
-                artifact,
-                path,
-                commit: of.commit.clone(),
-            });
-            let source = SeenAt {
-                repository: of.repository.clone(),
-                commit: of.commit.clone(),
-                path: path.to_owned(),
-                artifact_path,
-            };
-            Ok(Ok(ParsedRevision { revision, digest, source, artifact }))
+            let component = artifact_path.as_ref().map(|path| Some((path.clone(), files.content_id(path)?)));
+            if let (Some(id), None | Some(Some(_))) = (id, &component) {
+                let (revision, digest) = (revision.clone(), digest.clone());
+                known.good(path, known::Manifest { id, component: component.flatten(), revision, digest });
+            }
+            Ok(Ok(parsed(of, path, revision, digest, artifact_path)))
         }
         Err(Trouble::Unit(fault)) => Ok(Err(problem(path, &fault))),
         Err(Trouble::Tree(error)) => Err(error),
     }
+}
+
+/// The same content may be seen in one commit after the other.
+fn parsed(
+    of: &TreeOf,
+    path: &str,
+    revision: Revision,
+    digest: Digest,
+    artifact_path: Option<String>,
+) -> ParsedRevision {
+    let commit = || of.commit.clone();
+    let artifact = revision.artifact.clone().zip(artifact_path.clone());
+    let artifact = artifact.map(|(artifact, path)| ArtifactAt { artifact, path, commit: commit() });
+    let source = SeenAt { repository: of.repository.clone(), commit: commit(), path: path.to_owned(), artifact_path };
+    ParsedRevision { revision, digest, source, artifact }
 }
 
 enum Trouble {
@@ -255,11 +269,11 @@ fn component(
     files: &dyn Files,
     manifest_path: &str,
     wasm: &str,
-    known: &mut CheckedComponents,
+    known: &mut Known,
 ) -> Result<(Artifact, String), ComponentTrouble> {
     let path = beside(manifest_path, wasm).map_err(ComponentTrouble::Unit)?;
     let id = files.content_id(&path);
-    if let Some(checked) = id.as_ref().and_then(|id| known.get(id)) {
+    if let Some(checked) = id.as_ref().and_then(|id| known.components.get(id)) {
         let artifact = checked.clone().map_err(|text| ComponentTrouble::Unit(Fault::sentence(&text)))?;
         return Ok((artifact, path));
     }
@@ -275,7 +289,7 @@ fn component(
         Err(refused) => Err(refused.to_string()),
     };
     if let Some(id) = id {
-        known.insert(id, checked.clone());
+        known.components.insert(id, checked.clone());
     }
     let artifact = checked.map_err(|text| ComponentTrouble::Unit(Fault::sentence(&text)))?;
     Ok((artifact, path))
