@@ -1,6 +1,6 @@
 //! The clients of the demo: steady traffic to every group, and what its answers say of who was at work.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -45,6 +45,20 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The worker that marked it, if one did.
     pub worker: Option<String>,
+    /// Of a failure, the beginning of its body.
+    pub says: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.ended.duration_since(self.sent);
+        write!(f, "{} of {}: {:?} after {} ms", self.group, self.sent, self.outcome, took.as_millis())?;
+        match &self.worker {
+            Some(worker) => write!(f, ", marked by {worker}")?,
+            None => f.write_str(", marked by no worker")?,
+        }
+        if self.says.is_empty() { Ok(()) } else { write!(f, ": {}", self.says) }
+    }
 }
 
 impl Clients {
@@ -96,6 +110,7 @@ fn answers(group: &str, started: Timestamp, report: Report) -> Vec<Answer> {
         ended: after(sample.at + sample.latency),
         outcome: sample.outcome,
         worker: sample.headers.get(WORKER_HEADER).cloned(),
+        says: sample.says,
     };
     report.samples.into_iter().map(answer).collect()
 }

@@ -43,10 +43,13 @@ pub(super) fn figures(record: &Record, seen: &Seen) -> Result<Figures> {
     }
     bad_version(&mut figures, record, seen)?;
     let v2 = Version::V2.mark();
-    let other = seen.failed().filter(|answer| answer.worker.as_deref() != Some(v2.as_str())).count();
+    let other: Vec<_> = seen.failed().filter(|answer| answer.worker.as_deref() != Some(v2.as_str())).collect();
+    for answer in &other {
+        tracing::error!("failed, and not by the bad worker: {answer}");
+    }
     figures.add("requests sent", count(seen.answers().len()), "requests");
     figures.add("requests failed", count(seen.failed().count()), "requests");
-    figures.add_at_most("failed for any other reason than the bad worker", count(other), "requests", 0.0);
+    figures.add_at_most("failed for any other reason than the bad worker", count(other.len()), "requests", 0.0);
     Ok(figures)
 }
 

@@ -17,6 +17,9 @@ use hyper_util::{
 };
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
+/// What is kept of the body of a failure.
+const SAYS_BYTES_MAX: usize = 200;
+
 /// What to send.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -82,6 +85,8 @@ pub struct Sample {
     pub outcome: Outcome,
     /// The response headers that the plan keeps.
     pub headers: BTreeMap<String, String>,
+    /// Of a response that is a failure, the beginning of its body.
+    pub says: String,
 }
 
 /// The requests that have ended, in the order of their ends.
@@ -228,12 +233,14 @@ async fn send(
         let (timeout, keep) = (plan.timeout, plan.keep_headers.clone());
         under_way.spawn(async move {
             let sent = Instant::now();
-            let (outcome, headers) = match tokio::time::timeout(timeout, exchange(&client, request)).await {
-                Ok(Ok((status, headers))) => (Outcome::Status(status), kept(&headers, &keep)),
-                Ok(Err(error)) => (Outcome::Broken(format!("{error:#}")), BTreeMap::new()),
-                Err(_) => (Outcome::TimedOut, BTreeMap::new()),
+            let (outcome, headers, body) = match tokio::time::timeout(timeout, exchange(&client, request)).await {
+                Ok(Ok((status, headers, body))) => (Outcome::Status(status), kept(&headers, &keep), body),
+                Ok(Err(error)) => (Outcome::Broken(format!("{error:#}")), BTreeMap::new(), Bytes::new()),
+                Err(_) => (Outcome::TimedOut, BTreeMap::new(), Bytes::new()),
             };
-            let sample = Sample { at: sent - start, latency: sent.elapsed(), target, outcome, headers };
+            let says = if outcome.failed() { &body[..body.len().min(SAYS_BYTES_MAX)] } else { &[] };
+            let says = String::from_utf8_lossy(says).trim().to_owned();
+            let sample = Sample { at: sent - start, latency: sent.elapsed(), target, outcome, headers, says };
             report.lock().unwrap_or_else(PoisonError::into_inner).samples.push(sample);
         });
         while under_way.try_join_next().is_some() {}
@@ -245,10 +252,10 @@ async fn send(
 async fn exchange(
     client: &Client<HttpConnector, Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
-) -> Result<(u16, HeaderMap)> {
+) -> Result<(u16, HeaderMap, Bytes)> {
     let (parts, body) = client.request(request).await?.into_parts();
-    body.collect().await?;
-    Ok((parts.status.as_u16(), parts.headers))
+    let body = body.collect().await?.to_bytes();
+    Ok((parts.status.as_u16(), parts.headers, body))
 }
 
 fn kept(headers: &HeaderMap, keep: &[String]) -> BTreeMap<String, String> {
@@ -267,6 +274,7 @@ mod tests {
             target: SocketAddr::from(([127, 0, 0, 1], 80)),
             outcome,
             headers: BTreeMap::new(),
+            says: String::new(),
         }
     }
 
