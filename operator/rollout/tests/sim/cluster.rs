@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sluice_rollout::{Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Snapshot, Time, UnitId};
+use sluice_rollout::{
+    Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Rollout, RolloutId, Snapshot, Time, UnitId,
+};
 
 use super::{faults::Faults, world::World};
 
@@ -53,6 +55,8 @@ pub struct Cluster {
     pub faults: Faults,
     pub backup: Option<Snapshot>,
     pub before: Snapshot,
+    /// What a second operator sees of rollouts.
+    pub lagging: BTreeMap<RolloutId, Rollout>,
 }
 
 impl Cluster {
@@ -73,6 +77,7 @@ impl Cluster {
             faults,
             backup: None,
             before: Snapshot::default(),
+            lagging: BTreeMap::new(),
         }
     }
 
