@@ -23,7 +23,7 @@ workspace() {
     Cargo.toml >"$copy/Cargo.toml"
   printf '\n[profile.release.package."*"]\nopt-level = 3\n' >>"$copy/Cargo.toml"
   cp Cargo.lock rust-toolchain.toml "$copy/"
-  rm -rf "$copy/$crate"
+  rm -rf "${copy:?}/$crate"
   cp -r "$crate" "$copy/$crate"
 }
 
