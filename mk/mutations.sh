@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Plants each bug of operator/rollout/tests/mutations in a copy of the planner, and expects the model check to find it:
-# in the setting and by the promise that the patch names. A patch that does not apply any more, a bug that survives, and one that breaks
-# another promise than the named one all fail.
+# in the setting and by the promise that the patch names; or, where it names scripts, a transcript to differ. A patch that
+# does not apply any more, a bug that survives, and one that something else finds all fail.
 #
 #   mk/mutations.sh [WORD…]     only the patches whose name contains one of these
 set -euo pipefail
@@ -27,9 +27,17 @@ workspace() {
   cp -r "$crate" "$copy/$crate"
 }
 
-# What the checker says of the copy as it is, in one setting.
+# What the checker says of the copy as it is, in one setting; or the scripts.
 check() {
-  (cd "$copy" && cargo test --quiet --release --offline -p sluice-rollout --test model_check -- "$1") >"$log" 2>&1
+  local proof=(--test model_check -- "$1")
+  [ "$1" != scripts ] || proof=(--test scripts)
+  (cd "$copy" && cargo test --quiet --release --offline -p sluice-rollout "${proof[@]}") >"$log" 2>&1
+}
+
+# The promises that do not hold, or the transcripts that differ. What does not compile is no bug that anybody caught.
+caught_by() {
+  sed -nE -e 's/^model: [^:]*: (does not hold|never comes up): //p' \
+    -e 's/^--- .*\/scripts\/(.*)\.transcript$/transcript \1/p' "$log" | sort -u
 }
 
 wanted() {
@@ -60,10 +68,9 @@ for patch in "$root/$crate"/tests/mutations/*.patch; do
     problem "$name" "SURVIVES: $(head -1 "$patch")"
     continue
   fi
-  # What does not compile is no bug that anybody caught.
-  caught=$(sed -nE 's/^model: [^:]*: (does not hold|never comes up): //p' "$log" | sort -u)
+  caught=$(caught_by)
   if [ -z "$caught" ]; then
-    problem "$name" "says nothing of a promise, see $log: $(grep -m1 -E '^error' "$log" || true)"
+    problem "$name" "fails for another reason, see $work/$name.log: $(grep -m1 -E '^error' "$log" || true)"
     cp "$log" "$work/$name.log"
     continue
   fi

@@ -1,7 +1,8 @@
 //! The model check: the real planner with a modelled API server, in every order of events within bounds.
 //!
 //! `cargo test --release -p sluice-rollout --test model_check` explores the bounded settings; `MODEL=deep` the deep ones,
-//! which `make model` runs. A word as argument chooses settings by name.
+//! which `make model` runs. A word as argument chooses settings by name, and a line of what is printed, up to its colon,
+//! one setting with one budget.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +21,10 @@ use std::process::ExitCode;
 mod model;
 mod sim;
 
-use model::{check, setting};
+use model::{
+    check::{self, Depth},
+    setting::{self, Setting},
+};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,11 +37,16 @@ fn main() -> ExitCode {
     let words = arguments.iter().enumerate().filter(|(at, word)| !word.starts_with('-') && !skipped(*at));
     let words: Vec<&String> = words.map(|(_, word)| word).collect();
     let deep = std::env::var("MODEL").is_ok_and(|depth| depth == "deep");
+    let depth = if deep { Depth::Deep } else { Depth::Bounded };
     let threads = std::env::var("MODEL_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(1);
-    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let depth_of = |setting: &Setting| {
+        let one = words.iter().find_map(|word| setting.budget(word)).map(Depth::Only);
+        let named = words.is_empty() || words.iter().any(|word| setting.name.contains(word.as_str()));
+        one.or(named.then_some(depth))
+    };
     let (mut states, mut failed) = (0, false);
-    for setting in setting::ALL.iter().filter(|setting| chosen(setting.name)) {
-        let outcome = check::check(setting, deep, threads);
+    for (setting, depth) in setting::ALL.iter().filter_map(|setting| Some((setting, depth_of(setting)?))) {
+        let outcome = check::check(setting, depth, threads);
         states += outcome.states;
         failed = !outcome.problems.is_empty();
         if failed {

@@ -7,7 +7,7 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use super::{
     setting::{Checked, Setting},
-    state::{Action, State},
+    state::{Action, Budget, State},
 };
 use crate::sim::show;
 
@@ -19,18 +19,31 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
+/// Which budgets of a setting are explored.
+#[derive(Clone, Copy)]
+pub enum Depth {
+    Bounded,
+    Deep,
+    /// One, in which nothing has to come up.
+    Only(Budget),
+}
+
 /// Explores all states of a setting, with one budget after the other.
-pub fn check(setting: &Setting, deep: bool, threads: usize) -> Outcome {
+pub fn check(setting: &Setting, depth: Depth, threads: usize) -> Outcome {
+    let (budgets, shows): (Vec<Budget>, Vec<&str>) = match depth {
+        Depth::Bounded => (setting.bounded.to_vec(), setting.shows.to_vec()),
+        Depth::Deep => (setting.deep.to_vec(), [setting.shows, setting.shows_deep].concat()),
+        Depth::Only(budget) => (vec![budget], Vec::new()),
+    };
     let mut outcome = Outcome::default();
     let mut seen = BTreeSet::new();
-    for left in if deep { setting.deep } else { setting.bounded } {
-        explore(setting.checked(*left, deep), setting.name, threads, &mut outcome, &mut seen);
+    for left in budgets {
+        explore(setting.checked(left), setting.name, threads, &mut outcome, &mut seen);
         if !outcome.problems.is_empty() {
             return outcome;
         }
     }
-    let more = if deep { setting.shows_deep } else { &[] };
-    for missing in setting.shows.iter().chain(more).filter(|name| !seen.contains(*name)) {
+    for missing in shows.into_iter().filter(|name| !seen.contains(name)) {
         println!("model: {}: never comes up: {missing}", setting.name);
         outcome.problems.push(format!("never comes up: {missing}"));
     }

