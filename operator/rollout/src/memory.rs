@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     About, Cause, Effect, Environment, Event, Phase, Reason, Rejection, Rollout, RolloutId, Severity, Suspect, Target,
-    Unit, UnitId, UnitMemory, Write, adopt, assign, create, rollback, start,
+    Unit, UnitChange, UnitId, UnitMemory, Write, adopt, assign, create, rollback, start,
     view::{View, target_of},
-    wish,
+    wish::{self, Wish},
 };
 
 /// More digests than this are not remembered as passed; the oldest go.
@@ -229,11 +229,20 @@ impl Next<'_> {
         }
     }
 
+    /// Whether what the branch wants of this unit does not come back by itself.
+    fn is_rejected(&self, change: &UnitChange, wish: &Wish<'_>) -> bool {
+        let rejection = self.memory.rejected.get(&change.target);
+        rejection.is_some_and(|rejection| wish.is_rejected_by(self.view, rejection))
+    }
+
     /// Gives the unit to the attempt that the branch wants, once nothing stands in its way. This alone
     /// decides who is in flight: the stored version of the unit lets only one attempt in.
     fn hand_over(&mut self) {
         let Ok(Some(wish)) = wish::of(self.view, self.id, self.environment) else { return };
-        if !wish.changes(self.id) {
+        // What this very write makes stable, or rejects, is no longer to be tried, whoever made an attempt of it.
+        let stable = self.memory.stable.clone().unwrap_or(Target::Removed);
+        let open = |change: &UnitChange| change.target != stable && !self.is_rejected(change, &wish);
+        if !wish.changes.iter().find(|change| change.unit == *self.id).is_some_and(open) {
             return;
         }
         let Some((next, rollout)) = wish.last_attempt(self.view, self.environment) else { return };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cause, GroupPhase, GroupProgress, Phase, Reason, RolloutId, Severity, advance::Step, start, wish};
+use crate::{
+    Cause, GroupPhase, GroupProgress, Phase, Reason, Rejection, RolloutId, Severity, advance::Step, start, wish,
+};
 
 impl Step<'_> {
     /// Starts it once it has its units; until then, says what it waits for.
@@ -24,6 +26,10 @@ impl Step<'_> {
             }
             return;
         }
+        if let Some(message) = self.is_forbidden() {
+            self.say(Severity::Normal, Reason::Superseded, message.clone());
+            return self.end(Phase::Superseded, Some(Cause::Superseded { by: None }), message);
+        }
         if let Some(by) = self.is_overtaken() {
             let message = by.as_ref().map_or_else(
                 || "the branch went back to what runs".to_owned(),
@@ -42,6 +48,17 @@ impl Step<'_> {
         self.rollout.spec.units.iter().all(|change| {
             let rejected = &self.view.memory(&change.unit, environment).rejected;
             rejected.get(&change.target).is_some_and(|rejection| rejection.by == *self.id)
+        })
+    }
+
+    /// Whether another attempt at the same failed. One that saw too little to know of that made this.
+    fn is_forbidden(&self) -> Option<String> {
+        let environment = self.rollout.spec.environment;
+        let wishes = self.rollout.spec.units.iter().filter_map(|c| wish::of(self.view, &c.unit, environment).ok()?);
+        let mut same = wishes.filter(|wish| wish.changes == self.rollout.spec.units);
+        same.find_map(|wish| {
+            let (change, Rejection { by, .. }) = wish.rejected(self.view, environment)?;
+            (by != self.id).then(|| format!("{} was rejected by {by} before it started", change.target.short()))
         })
     }
 

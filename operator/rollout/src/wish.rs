@@ -54,8 +54,7 @@ impl Wish<'_> {
         self.changes.iter().any(|change| change.unit == *unit)
     }
 
-    /// Why it does not come back by itself, if so. What failed together with something else may be tried with
-    /// another.
+    /// Why it does not come back by itself, if so.
     pub(crate) fn rejected<'v>(
         &self,
         view: &'v View<'_>,
@@ -63,10 +62,14 @@ impl Wish<'_> {
     ) -> Option<(&UnitChange, &'v Rejection)> {
         self.changes.iter().find_map(|change| {
             let rejection = view.memory(&change.unit, environment).rejected.get(&change.target)?;
-            let by = view.snapshot.rollouts.get(&rejection.by);
-            let other = by.is_some_and(|by| by.spec.units.len() > 1 && by.spec.units != self.changes);
-            (!other).then_some((change, rejection))
+            self.is_rejected_by(view, rejection).then_some((change, rejection))
         })
+    }
+
+    /// Whether a rejection is of just this: what failed together with something else may be tried with another.
+    pub(crate) fn is_rejected_by(&self, view: &View<'_>, rejection: &Rejection) -> bool {
+        let by = view.snapshot.rollouts.get(&rejection.by);
+        !by.is_some_and(|by| by.spec.units.len() > 1 && by.spec.units != self.changes)
     }
 
     /// The last attempt at just this.

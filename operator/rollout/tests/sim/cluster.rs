@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sluice_rollout::{Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Snapshot, Time, UnitId};
+use sluice_rollout::{
+    Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Rollout, RolloutId, Snapshot, Time, UnitId,
+};
 
 use super::{faults::Faults, world::World};
 
@@ -46,6 +48,8 @@ pub struct Cluster {
     pub version: u64,
     pub pushes: u64,
     pub last_plan: Plan,
+    /// Whether promises are looked at.
+    pub is_watched: bool,
     pub transcript: Vec<String>,
     pub progress_writes: usize,
     /// True time at which a group was last told something, per rollout and group.
@@ -53,6 +57,8 @@ pub struct Cluster {
     pub faults: Faults,
     pub backup: Option<Snapshot>,
     pub before: Snapshot,
+    /// What a second operator sees of rollouts.
+    pub lagging: BTreeMap<RolloutId, Rollout>,
 }
 
 impl Cluster {
@@ -67,12 +73,14 @@ impl Cluster {
             version: 0,
             pushes: 0,
             last_plan: Plan::default(),
+            is_watched: true,
             transcript: Vec::new(),
             progress_writes: 0,
             told_at: BTreeMap::new(),
             faults,
             backup: None,
             before: Snapshot::default(),
+            lagging: BTreeMap::new(),
         }
     }
 

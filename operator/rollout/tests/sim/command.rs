@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_rollout::{
-    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, StagingEvidence, Target, Time, Together, Unit,
-    UnitId, plan,
+    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, Snapshot, StagingEvidence, Target, Time,
+    Together, Unit, UnitId, plan,
 };
 
 use super::{
@@ -65,7 +65,12 @@ impl Cluster {
             ["node", name, rest @ ..] => self.node(name, rest),
             ["wait", duration] => self.wait(span(duration)),
             ["clock", skew] => self.clock(skew),
-            ["stale"] => self.stale(),
+            ["stale"] => self.stale(&self.before.clone()),
+            // The watch of a second operator's rollouts shows nothing new from here on.
+            ["rollouts", "lag"] => self.lagging = self.store.rollouts.clone(),
+            ["stale", "rollouts"] => {
+                self.stale(&Snapshot { rollouts: self.lagging.clone(), ..self.store.clone() });
+            }
             // All that is not stored is gone: what was measured, and since when somebody watches.
             ["restart"] => {
                 self.store.samples.clear();
@@ -311,11 +316,10 @@ impl Cluster {
         self.store.watching_since = self.now();
     }
 
-    /// A second operator, that has seen nothing of the last command, acts as well.
-    fn stale(&mut self) {
-        let before = self.before.clone();
+    /// A second operator, that has not seen all of it, acts as well.
+    fn stale(&mut self, seen: &Snapshot) {
         let mut refused = 0;
-        for effect in plan(&before, self.now()).effects {
+        for effect in plan(seen, self.now()).effects {
             if !self.apply(&effect) {
                 refused += 1;
             }

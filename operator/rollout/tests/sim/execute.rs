@@ -1,8 +1,8 @@
 //! Does what plans say, as the real executor does: each write under the version that the plan saw.
 
-use sluice_rollout::{Assignment, Basis, Effect, Rollout, RolloutStatus, Snapshot, Verbs, Write, plan};
+use sluice_rollout::{Effect, Snapshot, Write, plan};
 
-use super::{cluster::Cluster, faults::Faults, show};
+use super::{cluster::Cluster, faults::Faults, server, show};
 
 /// More plans than this without anything happening is no progress but a loop.
 const ROUNDS_MAX: usize = 200;
@@ -32,7 +32,10 @@ impl Cluster {
                 if moved || !same {
                     continue;
                 }
-                return self.check_settled();
+                if self.is_watched {
+                    self.check_settled();
+                }
+                return;
             }
             self.before = self.store.clone();
             for effect in &effects {
@@ -78,66 +81,22 @@ impl Cluster {
     }
 
     fn write(&mut self, store: &Snapshot, write: &Write) -> bool {
+        if !server::accepts(store, write) {
+            return false;
+        }
         match write {
-            Write::CreateRollout { rollout, spec } => {
-                if store.rollouts.contains_key(rollout) {
-                    return false;
-                }
-                let created = Rollout {
-                    resource_version: self.next_version(),
-                    spec: spec.clone(),
-                    verbs: Verbs::default(),
-                    status: RolloutStatus::default(),
-                };
-                self.store.rollouts.insert(rollout.clone(), created);
-            }
-            Write::UpdateUnit { unit, resource_version, memory } => {
-                if store.units.get(unit).is_none_or(|unit| unit.resource_version != *resource_version) {
-                    return false;
-                }
-                let version = self.next_version();
-                let stored = self.store.units.get_mut(unit).unwrap();
-                stored.resource_version = version;
-                stored.memory.clone_from(memory);
-            }
-            Write::SetRolloutStatus { rollout, resource_version, status } => {
-                if store.rollouts.get(rollout).is_none_or(|r| r.resource_version != *resource_version) {
-                    return false;
-                }
-                self.check_status(rollout, status);
-                let version = self.next_version();
-                let stored = self.store.rollouts.get_mut(rollout).unwrap();
-                stored.resource_version = version;
-                stored.status = (**status).clone();
-            }
-            Write::KeepStable { node, resource_version, units } => {
-                let next = self.next_version();
-                let mut nodes = self.store.groups.values_mut().filter_map(|group| group.nodes.get_mut(node));
-                let Some(stored) = nodes.find(|node| node.resource_version == *resource_version) else { return false };
-                stored.resource_version = next;
-                stored.keeps_stable.clone_from(units);
-            }
-            Write::WriteAssignment { group, resource_version, generation, entries, based_on } => {
-                let Some(stored) = store.groups.get(group) else { return false };
-                let version = stored.assignment.as_ref().map(|assignment| assignment.resource_version.clone());
-                if version != *resource_version || !based_on.iter().all(|basis| holds(store, basis)) {
-                    return false;
-                }
+            Write::SetRolloutStatus { rollout, status, .. } if self.is_watched => self.check_status(rollout, status),
+            Write::WriteAssignment { group, generation, entries, .. } if self.is_watched => {
                 self.check_assignment(group, *generation, entries);
-                let resource_version = self.next_version();
-                let assignment = Assignment { resource_version, generation: *generation, entries: entries.clone() };
-                self.store.groups.get_mut(group).unwrap().assignment = Some(assignment);
             }
+            Write::SetRolloutStatus { .. }
+            | Write::WriteAssignment { .. }
+            | Write::CreateRollout { .. }
+            | Write::UpdateUnit { .. }
+            | Write::KeepStable { .. } => {}
         }
+        let version = self.next_version();
+        server::store(&mut self.store, write, version);
         true
-    }
-}
-
-fn holds(store: &Snapshot, basis: &Basis) -> bool {
-    match basis {
-        Basis::Unit(unit, version) => store.units.get(unit).is_some_and(|u| u.resource_version == *version),
-        Basis::Rollout(id, version) => {
-            store.rollouts.get(id).map(|rollout| &rollout.resource_version) == version.as_ref()
-        }
     }
 }

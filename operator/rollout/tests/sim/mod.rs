@@ -8,5 +8,6 @@ pub mod faults;
 pub mod invariants;
 pub mod parse;
 pub mod random;
+pub mod server;
 pub mod show;
 pub mod world;

@@ -1,0 +1,119 @@
+//! Runs the checker over a setting, and tells what it found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+
+use super::{
+    setting::{Checked, Setting},
+    state::{Action, Budget, State},
+};
+use crate::sim::show;
+
+/// What came out.
+#[derive(Default)]
+pub struct Outcome {
+    pub states: usize,
+    /// Promises that do not hold, and what must come up and does not.
+    pub problems: Vec<String>,
+}
+
+/// Which budgets of a setting are explored.
+#[derive(Clone, Copy)]
+pub enum Depth {
+    Bounded,
+    Deep,
+    /// One, in which nothing has to come up.
+    Only(Budget),
+}
+
+/// Explores all states of a setting, with one budget after the other.
+pub fn check(setting: &Setting, depth: Depth, threads: usize) -> Outcome {
+    let (budgets, shows): (Vec<Budget>, Vec<&str>) = match depth {
+        Depth::Bounded => (setting.bounded.to_vec(), setting.shows.to_vec()),
+        Depth::Deep => (setting.deep.to_vec(), [setting.shows, setting.shows_deep].concat()),
+        Depth::Only(budget) => (vec![budget], Vec::new()),
+    };
+    let mut outcome = Outcome::default();
+    let mut seen = BTreeSet::new();
+    for left in budgets {
+        explore(setting.checked(left), setting.name, threads, &mut outcome, &mut seen);
+        if !outcome.problems.is_empty() {
+            return outcome;
+        }
+    }
+    for missing in shows.into_iter().filter(|name| !seen.contains(name)) {
+        println!("model: {}: never comes up: {missing}", setting.name);
+        outcome.problems.push(format!("never comes up: {missing}"));
+    }
+    outcome
+}
+
+fn explore(setting: Checked, name: &str, threads: usize, out: &mut Outcome, seen: &mut BTreeSet<&'static str>) {
+    let (began, left) = (Instant::now(), setting.start.left);
+    let checker = setting.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.spawn_bfs().join();
+    let model = checker.model();
+    let states = checker.unique_state_count();
+    out.states += states;
+    println!(
+        "model: {}, {left}: {states} states, {} events deep, {:.1} s",
+        name,
+        checker.max_depth(),
+        began.elapsed().as_secs_f64()
+    );
+    for (promise, path) in checker.discoveries() {
+        if model.property(promise).expectation == Expectation::Sometimes {
+            seen.insert(promise);
+            continue;
+        }
+        println!("model: {name}: does not hold: {promise}");
+        out.problems.push(promise.to_owned());
+        tell(model, path.into_vec());
+    }
+}
+
+/// A counterexample: each event, and the writes that it led to.
+fn tell(model: &Checked, path: Vec<(State, Option<Action>)>) {
+    let mut states = path.iter().map(|(state, _)| state).skip(1);
+    for (state, action) in &path {
+        let Some(action) = action else { continue };
+        println!("> {}", event(action));
+        if let Some(next) = states.next() {
+            changes(state, next);
+        }
+    }
+    model.told.store(true, std::sync::atomic::Ordering::Relaxed);
+    if let Some((state, _)) = path.last()
+        && let Err(why) = model.to_rest(state)
+    {
+        println!("  then, without faults: {why}");
+    }
+}
+
+fn event(action: &Action) -> String {
+    format!("{action:?}")
+}
+
+/// What of the stored objects changed, as scripts show it.
+fn changes(before: &State, after: &State) {
+    let plan = before.plan().effects.iter().chain(&before.stalled);
+    for effect in plan {
+        let taken = !crate::sim::server::accepts(&after.store, &effect.write);
+        if let (true, Some(line)) = (taken, show::effect(&before.store, effect)) {
+            println!("{line}");
+        }
+    }
+    let phases = |state: &State| -> BTreeMap<String, String> {
+        let rollouts = state.store.rollouts.iter();
+        rollouts.map(|(id, r)| (id.to_string(), format!("{:?} {:?}", r.status.phase, r.status.cause))).collect()
+    };
+    let (before, after_phases) = (phases(before), phases(after));
+    for (id, phase) in after_phases.iter().filter(|(id, phase)| before.get(*id) != Some(phase)) {
+        println!("  = {id} | {phase}");
+    }
+    if let Some(broken) = after.truth.broken {
+        println!("  ! not so: {broken}");
+    }
+}
