@@ -17,7 +17,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-pub use assignment::{Assignment, Entry};
+pub use assignment::{Assignment, Entry, NoEntry};
 pub use counters::{Counters, LATENCY_BUCKETS_MS, UnitCounters};
 pub use digest::{Digest, DigestError};
 pub use node::{Exception, ExceptionKind, MAX_EXCEPTIONS, NodeReport};

@@ -66,6 +66,31 @@ fn assignment() -> Assignment {
     }
 }
 
+#[test]
+fn an_entry_is_one_line() {
+    let digest = "9f2c1a77".repeat(8);
+    let line = format!("Worker/edge-team/hello since=7 revision={digest} stable={digest}");
+    let entry: Entry = line.parse().unwrap();
+    assert_eq!((entry.name.as_str(), entry.since), ("hello", 7));
+    assert_eq!(serde_json::to_value(&entry).unwrap(), json!(line));
+    let removed = Entry { revision: None, ..entry };
+    assert_eq!(removed.to_string().parse(), Ok(removed));
+    for (line, why) in [
+        ("", "it begins with no unit"),
+        ("Worker/hello since=7", "it begins with no unit"),
+        ("Plugin/edge-team/hello since=7", "there is no such kind of unit"),
+        ("Worker/edge-team/hello", "since is missing"),
+        ("Worker/edge-team/hello since=-1", "since is no number"),
+        ("Worker/edge-team/hello since=7 revision=9f2c", "revision is no digest"),
+        ("Worker/edge-team/hello since=7 since=8", "a key stands there twice"),
+        ("Worker/edge-team/hello since=7 until=8", "there is no such key"),
+        ("Worker/edge-team/hello since=7 ", "a word is no key=value"),
+    ] {
+        let said = line.parse::<Entry>().unwrap_err().to_string();
+        assert!(said.starts_with(&format!("`{line}` is no entry ({why}): write ")), "{said}");
+    }
+}
+
 /// Pins the digest: a change here voids every stored revision in every cluster.
 #[test]
 fn the_digest_of_known_content_never_changes() {

@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
-use sluice_config::Environment;
+use sluice_config::{Assignment, Environment};
 use sluice_crds::Phase;
 
 use super::{
@@ -102,11 +101,10 @@ fn is_of_the_change(write: &Write) -> bool {
 /// Units whose entry in some Assignment changed with it: its `since` is the Assignment's own generation.
 fn entries_changed(writes: &[Write]) -> BTreeSet<String> {
     let assignments = writes.iter().filter(|write| write.resource == "assignments");
-    let changed = assignments.flat_map(|write| {
-        let spec = &write.object["spec"];
-        let entries = spec["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_new = |entry: &&Value| entry["since"] == spec["generation"];
-        entries.iter().filter(is_new).map(|entry| entry["name"].to_string())
+    let specs = assignments.filter_map(|write| serde_json::from_value(write.object["spec"].clone()).ok());
+    let changed = specs.flat_map(|spec: Assignment| {
+        let generation = spec.generation;
+        spec.entries.into_iter().filter(move |entry| entry.since == generation).map(|entry| entry.name)
     });
     changed.collect()
 }
