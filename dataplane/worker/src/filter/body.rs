@@ -1,6 +1,6 @@
 //! A body in a guest's hands: read whole when it is asked for, and never lost.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll};
+use std::{collections::VecDeque, future::poll_fn, pin::Pin};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -62,10 +62,7 @@ impl BodyHeld {
             if polled.is_pending() {
                 meter.body_waited();
             }
-            match polled {
-                Poll::Ready(frame) => Poll::Ready(frame),
-                Poll::Pending => Poll::Pending,
-            }
+            polled
         });
         match frame.await {
             Some(Ok(frame)) => match frame.into_data() {
