@@ -2,6 +2,7 @@
 # Finds or builds every tool that Sluice's local clusters need. Safe to run again: what is there already is kept.
 #
 #   tools/install.sh            everything
+#   tools/install.sh machine    only what comes from Debian and rustup
 #   tools/install.sh etcd helm  only these binaries (no Debian packages, no Rust target)
 #
 # Binaries go to ${SLUICE_CACHE:-$HOME/.cache/sluice}/tools/<name>-<version>-<key>/, where the key covers go.mod, go.sum
@@ -57,12 +58,13 @@ timed() {
   fi
 }
 
-is_wanted() {
+is_named() {
   local name
-  [ ${#wanted[@]} -eq 0 ] && return 0
   for name in "${wanted[@]}"; do [ "$name" = "$1" ] && return 0; done
   return 1
 }
+
+is_wanted() { [ ${#wanted[@]} -eq 0 ] || is_named "$1"; }
 
 # --- Go tools ---------------------------------------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ main() {
     flock 9
   fi
   trap policy_restore EXIT
-  if [ ${#wanted[@]} -eq 0 ]; then
+  if [ ${#wanted[@]} -eq 0 ] || is_named machine; then
     debian
     rust
   fi
@@ -210,7 +212,7 @@ main() {
     printf '  - %s\n' "${problems[@]}" >&2
     exit 1
   fi
-  say "ready in $SECONDS s: $cache/bin"
+  if is_named machine; then say "the machine has what it needs"; else say "ready in $SECONDS s: $cache/bin"; fi
 }
 
 main

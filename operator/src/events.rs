@@ -14,6 +14,7 @@ use k8s_openapi::{
 use kube::{Api, ResourceExt, api::ObjectMeta};
 use sluice_config::Digest;
 use sluice_rollout::{Event, Reason, Severity};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::writer::{Kind, WriteError, Writer};
 
@@ -24,7 +25,11 @@ pub struct Events {
     instance: String,
     namespace: String,
     said: Arc<Mutex<BTreeSet<String>>>,
+    turns: Arc<Semaphore>,
 }
+
+/// Said at one time: what is decided meanwhile needs the API server more.
+const TURNS: usize = 1;
 
 /// What is kept in memory of what was said; the API server keeps the rest, for an hour.
 const REMEMBERED_MAX: usize = 10_000;
@@ -33,23 +38,40 @@ impl Events {
     /// As this replica; what concerns the whole cluster is said in `namespace`.
     #[must_use]
     pub fn new(writer: Writer, instance: &str, namespace: &str) -> Self {
-        Self { writer, instance: instance.to_owned(), namespace: namespace.to_owned(), said: Arc::default() }
+        Self {
+            writer,
+            instance: instance.to_owned(),
+            namespace: namespace.to_owned(),
+            said: Arc::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
+        }
     }
 
-    /// Says what the planner wants said, once its write is stored. `salt` tells this write from others.
-    pub async fn say<K: Kind>(&self, about: &K, event: &Event, salt: &str) {
+    /// Waits until something may be said; whoever came first goes first.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
+    /// Says what the planner wants said, once its write is stored: that was `at`. `salt` tells this write from others.
+    pub async fn say<K: Kind>(&self, about: &K, event: &Event, salt: &str, at: Timestamp) {
         let warning = match event.severity {
             Severity::Normal => false,
             Severity::Warning => true,
         };
-        self.publish(about, warning, reason(event.reason), &event.note, salt).await;
+        self.publish_at(about, (warning, reason(event.reason), &event.note), salt, at).await;
     }
 
     /// Says one thing. The same thing with the same salt is said once, however often it is published.
     pub async fn publish<K: Kind>(&self, about: &K, warning: bool, reason: &str, note: &str, salt: &str) {
+        self.publish_at(about, (warning, reason, note), salt, Timestamp::now()).await;
+    }
+
+    async fn publish_at<K: Kind>(&self, about: &K, said: (bool, &str, &str), salt: &str, at: Timestamp) {
+        let (_, reason, note) = said;
         let reference = about.object_ref(&());
         let namespace = reference.namespace.clone().unwrap_or_else(|| self.namespace.clone());
-        let event = self.event(reference, &namespace, (warning, reason, note), salt);
+        let mut event = self.event(reference, &namespace, said, salt);
+        event.event_time = Some(MicroTime(at));
         if !self.is_news(&event.name_any()) {
             return;
         }
@@ -90,7 +112,6 @@ impl Events {
             reason: Some(reason.to_owned()),
             action: Some(reason.to_owned()),
             note: Some(note.chars().take(1000).collect()),
-            event_time: Some(MicroTime(Timestamp::now())),
             reporting_controller: Some("sluice.dev/operator".to_owned()),
             reporting_instance: Some(self.instance.clone()),
             regarding: Some(regarding),

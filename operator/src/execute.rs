@@ -1,12 +1,13 @@
-//! Does what a plan says, in its order, and chooses nothing. What failed is planned anew on what is stored
+//! Does what a plan says, and chooses nothing. What failed is planned anew on what is stored
 //! then.
 
+use jiff::Timestamp;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use sluice_crds::{DeploymentGroup, Rollout, Unit};
 use sluice_rollout::{About, Effect, Event, Write};
 
 use crate::{
-    assign,
+    assign, at_once,
     clock::Clock,
     convert::ids,
     events::Events,
@@ -46,30 +47,44 @@ impl Hands {
     }
 }
 
-/// All effects, in order.
+/// All effects: what nodes run first, then all the rest. Each rests only on what the plan saw, so that those of one
+/// part need not wait for each other.
 ///
 /// # Errors
 /// The worst. What one object is refused for stops no other; only an API server that does not answer does.
 pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError> {
-    let mut said: Vec<(&Event, String)> = Vec::new();
+    let told = effects.iter().take_while(|effect| matches!(effect.write, Write::WriteAssignment { .. })).count();
     let mut failed = Ok(());
-    for Effect { write, events } in effects {
-        match do_write(hands, write).await {
-            Ok(version) => said.extend(events.iter().map(|event| (event, version.clone()))),
-            Err(error) => {
-                let unanswered = error.is_unanswered();
-                failed = WriteError::worse(failed, Err(error));
-                if unanswered {
-                    break;
-                }
-            }
+    let mut said: Vec<(Event, String)> = Vec::new();
+    for part in [&effects[..told], &effects[told..]] {
+        let writes = part.iter().map(|Effect { write, events }| async move {
+            let version = do_write(hands, write).await?;
+            Ok((events, version))
+        });
+        let done = at_once::writes(writes).await;
+        let events = done
+            .stored
+            .into_iter()
+            .flat_map(|(events, version)| events.iter().map(move |event| (event.clone(), version.clone())));
+        said.extend(events);
+        failed = WriteError::worse(failed, done.worst);
+        if failed.as_ref().is_err_and(WriteError::is_unanswered) {
+            break;
         }
     }
-    // Nobody waits for a word before the deed.
-    for (event, version) in said {
-        say(hands, event, &version).await;
+    if !said.is_empty() {
+        // No deed waits for a word.
+        drop(tokio::spawn(say_all(hands.clone(), said, Timestamp::now())));
     }
     failed
+}
+
+async fn say_all(hands: Hands, said: Vec<(Event, String)>, at: Timestamp) {
+    for (event, version) in said {
+        let turn = hands.events.turn().await;
+        say(&hands, &event, &version, at).await;
+        drop(turn);
+    }
 }
 
 /// One write. The version of what is stored then.
@@ -92,7 +107,7 @@ async fn do_write(hands: &Hands, write: &Write) -> Result<String, WriteError> {
     }
 }
 
-async fn say(hands: &Hands, event: &Event, salt: &str) {
+async fn say(hands: &Hands, event: &Event, salt: &str, at: Timestamp) {
     tracing::info!(reason = ?event.reason, about = ?event.about, "{}", event.note);
     let stores = &hands.stores;
     match &event.about {
@@ -104,18 +119,18 @@ async fn say(hands: &Hands, event: &Event, salt: &str) {
                 None => hands.api::<Rollout>(&id.namespace).get_opt(&id.name).await.ok().flatten().map(Into::into),
             };
             if let Some(rollout) = rollout {
-                hands.events.say(&*rollout, event, salt).await;
+                hands.events.say(&*rollout, event, salt, at).await;
             }
         }
         About::Unit(id) => {
             let name = ids::wire_unit(id).object_name();
             if let Some(unit) = stores.units.get(&ObjectRef::<Unit>::new(&name).within(&id.namespace)) {
-                hands.events.say(&*unit, event, salt).await;
+                hands.events.say(&*unit, event, salt, at).await;
             }
         }
         About::Group(name) => {
             if let Some(group) = stores.groups.get(&ObjectRef::<DeploymentGroup>::new(name)) {
-                hands.events.say(&*group, event, salt).await;
+                hands.events.say(&*group, event, salt, at).await;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod assign;
+pub mod at_once;
 pub mod clock;
 pub mod conditions;
 pub mod config;

@@ -11,6 +11,7 @@ use sluice_config::{Environment, UnitRef};
 use sluice_crds::{RepositorySpec, Revision, RevisionSpec};
 
 use crate::{
+    at_once,
     execute::Hands,
     holdings::Holdings,
     source::{Credentials, Heads, ParsedRevision, RepositoryId},
@@ -42,12 +43,15 @@ type Wanted<'a> = BTreeMap<UnitRef, BTreeMap<Environment, &'a ParsedRevision>>;
 pub async fn publish(hands: &Hands, holdings: &Holdings, input: &Input<'_>) -> Problems {
     let (wanted, mut problems) = read(input);
     let mut ready: Wanted<'_> = BTreeMap::new();
+    let mut work = Vec::new();
     for (unit, by_environment) in &wanted {
-        for (environment, parsed) in by_environment {
-            match store(hands, holdings, input, unit, parsed).await {
-                Ok(()) => drop(ready.entry(unit.clone()).or_default().insert(*environment, *parsed)),
-                Err((reason, text)) => drop(problems.insert(unit.clone(), (reason, text))),
-            }
+        work.push(store_all(hands, holdings, input, unit, by_environment));
+    }
+    let stored = at_once::all(work);
+    for (unit, environment, parsed, stored) in stored.await.into_iter().flatten() {
+        match stored {
+            Ok(()) => drop(ready.entry(unit.clone()).or_default().insert(environment, parsed)),
+            Err((reason, text)) => drop(problems.insert(unit.clone(), (reason, text))),
         }
     }
     let units = hands.stores.units.state_filter(|unit| is_of(unit, input.id));
@@ -83,6 +87,24 @@ fn read<'a>(input: &Input<'a>) -> (Wanted<'a>, Problems) {
         }
     }
     (wanted, problems)
+}
+
+/// What came of one unit in one environment.
+type Stored<'a> = (&'a UnitRef, Environment, &'a ParsedRevision, Result<(), (String, String)>);
+
+/// Both branches may want the same revision of a unit: one after the other, so that it is stored once.
+async fn store_all<'a>(
+    hands: &Hands,
+    holdings: &Holdings,
+    input: &Input<'_>,
+    unit: &'a UnitRef,
+    by_environment: &BTreeMap<Environment, &'a ParsedRevision>,
+) -> Vec<Stored<'a>> {
+    let mut all = Vec::new();
+    for (environment, parsed) in by_environment {
+        all.push((unit, *environment, *parsed, store(hands, holdings, input, unit, parsed).await));
+    }
+    all
 }
 
 /// The artifact on this replica's disk, then the Revision: whoever sees the Revision can get the artifact.

@@ -26,8 +26,19 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// After an error of the API server.
 const RETRY: Duration = Duration::from_secs(1);
+/// While plans follow each other, what no traffic depends on waits, but no longer than this.
+const REST_EVERY: Duration = Duration::from_secs(5);
 /// Looked at all the same, should a wake-up get lost.
 const LATEST: Duration = Duration::from_secs(300);
+
+/// When to look again, at the latest.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Now: what was written is to be followed up.
+    Now,
+    /// At this time; none: at the next change.
+    At(Option<Time>),
+}
 
 /// The leader's loop.
 #[derive(Debug)]
@@ -41,6 +52,7 @@ pub struct Reconciler {
     observer: Observer,
     groups: Groups,
     group_label: String,
+    rested_at: Option<Instant>,
 }
 
 impl Reconciler {
@@ -48,7 +60,8 @@ impl Reconciler {
     #[must_use]
     pub fn new(hands: Hands, gates: Gates, reports: watch::Receiver<Reports>, config: &Config) -> Self {
         let groups = Groups::new(config);
-        Self { hands, gates, reports, observer: Observer::default(), groups, group_label: config.group_label.clone() }
+        let (observer, group_label) = (Observer::default(), config.group_label.clone());
+        Self { hands, gates, reports, observer, groups, group_label, rested_at: None }
     }
 
     /// Runs until it is dropped.
@@ -61,7 +74,11 @@ impl Reconciler {
             let next = self.reconcile().await;
             self.hands.writer.metrics().reconciled(started.elapsed().as_secs_f64());
             let pause = match next {
-                Ok(wake_at) => {
+                Ok(Next::Now) => {
+                    conflict_pause = DEBOUNCE;
+                    continue;
+                }
+                Ok(Next::At(wake_at)) => {
                     conflict_pause = DEBOUNCE;
                     wake_at.map_or(LATEST, |at| self.hands.clock.until(at).min(LATEST))
                 }
@@ -87,28 +104,34 @@ impl Reconciler {
         }
     }
 
-    /// One round. When to look again at the latest.
-    async fn reconcile(&mut self) -> Result<Option<Time>, WriteError> {
+    /// One round.
+    async fn reconcile(&mut self) -> Result<Next, WriteError> {
         let Hands { stores, writer, clock, .. } = self.hands.clone();
         clock.keep(writer.client()).await;
         writer.caught_up(&stores, CATCH_UP).await;
         let unknown = stores.unknown_groups();
         if !unknown.is_empty() {
             tracing::error!(?unknown, "nothing is decided while a group cannot be read: to the planner it is deleted");
-            return Ok(None);
+            return Ok(Next::At(None));
         }
         let samples = self.gates.samples(&stores);
         let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let done = execute::effects(&self.hands, &plan.effects).await;
         if done.as_ref().is_err_and(WriteError::is_unanswered) {
-            return done.map(|()| None);
+            return done.map(|()| Next::At(None));
         }
         let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
         let members = nodes::ensure(&self.hands, &self.group_label).await;
-        let rest = self.rest(&snapshot, &plan).await;
+        let goes_on = done.is_ok() && !plan.effects.is_empty();
+        let mut rest = Ok(());
+        if !goes_on || self.rested_at.is_none_or(|at| at.elapsed() >= REST_EVERY) {
+            rest = self.rest(&snapshot, &plan).await;
+            self.rested_at = Some(Instant::now());
+        }
         // One object's trouble is told, and holds up nothing that is not its own.
-        [done, wanted, members, rest].into_iter().fold(Ok(()), WriteError::worse).map(|()| plan.wake_at)
+        [done, wanted, members, rest].into_iter().fold(Ok(()), WriteError::worse)?;
+        Ok(if goes_on { Next::Now } else { Next::At(plan.wake_at) })
     }
 
     /// What no traffic depends on.

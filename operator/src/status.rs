@@ -8,6 +8,7 @@ use sluice_crds as crd;
 use sluice_rollout::{Environment, Group, Phase, Plan, Snapshot, UnitId, UnitReport};
 
 use crate::{
+    at_once,
     conditions::{self, Truth},
     convert::ids,
     execute::Hands,
@@ -26,23 +27,19 @@ pub async fn groups(
     snapshot: &Snapshot,
     errors: &BTreeMap<String, GroupError>,
 ) -> Result<(), WriteError> {
-    let mut done = Ok(());
-    for (name, group) in &snapshot.groups {
-        let Some(stored) = hands.stores.groups.get(&ObjectRef::new(name)) else { continue };
+    let changed = snapshot.groups.iter().filter_map(|(name, group)| {
+        let stored = hands.stores.groups.get(&ObjectRef::new(name))?;
         let before = stored.status.clone().unwrap_or_default();
         let next =
             group_status(name, group, snapshot, errors.get(name), &before.conditions, stored.metadata.generation);
-        if stored.status.as_ref() != Some(&next) {
-            let mut object = crd::DeploymentGroup::clone(&stored);
-            object.status = Some(next);
-            let written = hands.writer.replace_status(&hands.cluster_api(), &hands.stores.groups, &object).await;
-            done = WriteError::worse(done, written.map(drop));
-        }
-        if done.as_ref().is_err_and(WriteError::is_unanswered) {
-            break;
-        }
-    }
-    done
+        (stored.status.as_ref() != Some(&next)).then_some((stored, next))
+    });
+    let writes = changed.map(|(stored, next)| async move {
+        let mut object = crd::DeploymentGroup::clone(&stored);
+        object.status = Some(next);
+        hands.writer.replace_status(&hands.cluster_api(), &hands.stores.groups, &object).await
+    });
+    at_once::writes(writes).await.worst
 }
 
 fn group_status(
@@ -104,36 +101,34 @@ fn is_in(rollout: &sluice_rollout::Rollout, group: &str) -> bool {
 /// # Errors
 /// The worst. What one unit is refused for stops no other.
 pub async fn units(hands: &Hands, snapshot: &Snapshot, plan: &Plan, reports: &Reports) -> Result<(), WriteError> {
-    let mut done = Ok(());
-    for stored in hands.stores.units.state() {
-        let (Some(namespace), Some(id)) = (stored.namespace(), ids::unit_of(&stored)) else { continue };
+    let pending = pending(snapshot, plan);
+    let changed = hands.stores.units.state().into_iter().filter_map(|stored| {
+        let (namespace, id) = (stored.namespace()?, ids::unit_of(&stored)?);
         let before = stored.status.clone().unwrap_or_default();
-        let repository = RepositoryId { namespace: namespace.clone(), name: stored.spec.repository.clone() };
+        let repository = RepositoryId { namespace, name: stored.spec.repository.clone() };
         let problem = reports.get(&repository).map(|problems| problems.get(&ids::wire_unit(&id)));
-        let next = unit_status(&id, &stored, snapshot, plan, &before, problem);
-        if stored.status.as_ref() != Some(&next) {
-            let mut object = crd::Unit::clone(&stored);
-            object.status = Some(next);
-            match hands.writer.replace_status(&hands.api(&namespace), &hands.stores.units, &object).await {
-                // Its head or memory was just written: its status is looked at again with that.
-                Ok(_) | Err(WriteError::Conflict { .. }) => {}
-                Err(error) => done = WriteError::worse(done, Err(error)),
-            }
+        let waiting = waiting(&id, pending.get(&id).map_or(&[], Vec::as_slice), plan);
+        let next = unit_status((&id, &stored, &before), snapshot, plan, problem, waiting.as_deref());
+        (stored.status.as_ref() != Some(&next)).then_some((repository.namespace, stored, next))
+    });
+    let writes = changed.map(|(namespace, stored, next)| async move {
+        let mut object = crd::Unit::clone(&stored);
+        object.status = Some(next);
+        match hands.writer.replace_status(&hands.api(&namespace), &hands.stores.units, &object).await {
+            // Its head or memory was just written: its status is looked at again with that.
+            Ok(_) | Err(WriteError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
-        if done.as_ref().is_err_and(WriteError::is_unanswered) {
-            break;
-        }
-    }
-    done
+    });
+    at_once::writes(writes).await.worst
 }
 
 fn unit_status(
-    id: &UnitId,
-    stored: &crd::Unit,
+    (id, stored, before): (&UnitId, &crd::Unit, &crd::UnitStatus),
     snapshot: &Snapshot,
     plan: &Plan,
-    before: &crd::UnitStatus,
     problem: Option<Option<&(String, String)>>,
+    waiting: Option<&str>,
 ) -> crd::UnitStatus {
     let short = |memory: &crd::Memory| {
         let stable = memory.stable.as_ref()?;
@@ -147,9 +142,8 @@ fn unit_status(
     }
     let stalled = conditions.iter().find(|c| c.type_ == "Stalled").map(|c| (c.reason.clone(), c.message.clone()));
     let rejected = rejected(id, plan);
-    let waiting = waiting(id, snapshot, plan);
     let rolling = snapshot.units.get(id).is_some_and(|u| u.memory.values().any(|m| m.in_flight.is_some()));
-    let ready = match (&stalled, &rejected, rolling, &waiting) {
+    let ready = match (&stalled, &rejected, rolling, waiting) {
         (Some((reason, message)), _, _, _) => Truth::of(false, reason, message),
         (None, Some(text), _, _) => Truth::of(false, "Rejected", text),
         (None, None, true, _) => Truth::of(false, "RollingOut", "a rollout is under way"),
@@ -168,13 +162,21 @@ fn unit_status(
     }
 }
 
+/// What rollouts that have not begun wait for, by unit.
+fn pending<'a>(snapshot: &'a Snapshot, plan: &Plan) -> BTreeMap<&'a UnitId, Vec<String>> {
+    let mut pending: BTreeMap<&UnitId, Vec<String>> = BTreeMap::new();
+    for (id, report) in &plan.rollouts {
+        let Some(rollout) = snapshot.rollouts.get(id).filter(|r| r.status.phase == Phase::Pending) else { continue };
+        for change in &rollout.spec.units {
+            pending.entry(&change.unit).or_default().push(format!("{id}: {}", report.text));
+        }
+    }
+    pending
+}
+
 /// What rollouts of the unit that have not begun wait for.
-fn waiting(id: &UnitId, snapshot: &Snapshot, plan: &Plan) -> Option<String> {
-    let pending = plan.rollouts.iter().filter(|(rollout, _)| {
-        let rollout = snapshot.rollouts.get(*rollout);
-        rollout.is_some_and(|r| r.status.phase == Phase::Pending && r.spec.units.iter().any(|unit| unit.unit == *id))
-    });
-    let mut texts: Vec<String> = pending.map(|(rollout, report)| format!("{rollout}: {}", report.text)).collect();
+fn waiting(id: &UnitId, pending: &[String], plan: &Plan) -> Option<String> {
+    let mut texts = pending.to_vec();
     for environment in Environment::ALL {
         if let Some(UnitReport::Together { unit }) = plan.units.get(&(id.clone(), environment)) {
             texts.push(format!("{environment}: {}", sluice_rollout::waits_for_together(unit)));

@@ -7,6 +7,7 @@ mod stream;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -63,6 +64,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     writes: Vec<Write>,
+    requests: BTreeMap<(Verb, String), usize>,
     cut_after: Option<CutAfter>,
     loss: Loss,
     lag: Option<Lag>,
@@ -110,6 +112,11 @@ impl ApiProxy {
     /// What was stored since the last [`Self::forget`], in order; but for Leases and Events.
     pub fn writes(&self) -> Vec<Write> {
         self.shared.state().writes.clone()
+    }
+
+    /// How often each was asked since the last [`Self::forget`], by verb and resource; Leases and Events too.
+    pub fn requests(&self) -> BTreeMap<(Verb, String), usize> {
+        self.shared.state().requests.clone()
     }
 
     /// Events that watches of a resource had since the last [`Self::forget`].
@@ -175,7 +182,11 @@ impl Shared {
     async fn forward(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        match Asked::of(&parts.method, &parts.uri) {
+        let asked = Asked::of(&parts.method, &parts.uri);
+        if let Some(Asked { verb, resource, .. }) = &asked {
+            *self.state().requests.entry((*verb, resource.clone())).or_default() += 1;
+        }
+        match asked {
             Some(asked) if asked.is_counted_write() => self.write(asked, parts, body).await,
             Some(asked) if asked.verb == Verb::Watch => self.watch(asked, parts, body).await,
             Some(asked) if asked.verb == Verb::List => self.list(parts, body).await,

@@ -1,5 +1,5 @@
-//! Nodes that are not there: Node objects with a heartbeat, pods that the DaemonSet controller made and nobody
-//! runs, and a dataplane that reports what it is told and counts requests that nobody sent.
+//! Nodes that are not there: played kubelets, and a dataplane that reports what it is told and counts requests that
+//! nobody sent.
 
 use std::{
     collections::BTreeMap,
@@ -11,29 +11,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Node, Pod},
-    },
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    Api, Client,
+    api::{Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_config::{Counters, Digest, Entry, Exception, ExceptionKind, FORMAT, NodeReport, UnitCounters, UnitRef};
 use sluice_crds::{Assignment, DataplaneNode, Revision};
+use sluice_e2e::kubelet::{self, Kubelet};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     task::JoinSet,
 };
 
-use super::world::SYSTEM;
-
-pub(crate) const GROUP_LABEL: &str = "node-restriction.kubernetes.io/sluice-group";
 /// How fast the dataplane notices things.
 const TICK: Duration = Duration::from_millis(100);
 const REQUESTS_A_SECOND: f64 = 200.0;
@@ -53,16 +45,17 @@ impl Fleet {
             tasks.spawn(async move {
                 loop {
                     if let Err(error) = node.tick().await {
-                        eprintln!("{}: {error:#}", node.name);
+                        eprintln!("{}: {error:#}", node.kubelet.name());
                     }
                     tokio::time::sleep(TICK).await;
                 }
             });
         }
-        let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM);
+        let client = client.clone();
         tasks.spawn(async move {
             loop {
-                if let Err(error) = run_checks(&pods).await {
+                // `true` succeeds, `false` fails.
+                if let Err(error) = kubelet::run_checks(&client, is_good).await {
                     eprintln!("checks: {error:#}");
                 }
                 tokio::time::sleep(TICK).await;
@@ -87,93 +80,38 @@ struct Row {
 
 struct FakeNode {
     client: Client,
-    name: String,
-    group: String,
+    kubelet: Kubelet,
     boot: String,
     admin: String,
     rows: Rows,
     refuse: Arc<AtomicBool>,
-    beat: Mutex<Option<Instant>>,
 }
 
 impl FakeNode {
     async fn join(client: &Client, name: &str, group: &str, refuse: Arc<AtomicBool>) -> Result<Self> {
-        let nodes: Api<Node> = Api::all(client.clone());
-        let node = json!({"metadata": {"name": name, "labels": {GROUP_LABEL: group}}});
-        nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
-        let ready = json!({"status": {"conditions": [{
-            "type": "Ready", "status": "True", "reason": "Fake", "message": "",
-            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }]}});
-        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&ready)).await?;
+        let kubelet = Kubelet::join(client, name, group).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let admin = listener.local_addr()?.to_string();
         let rows = Rows::default();
         let boot = format!("{name}-1");
         tokio::spawn(serve(listener, name.to_owned(), group.to_owned(), boot.clone(), rows.clone()));
-        let (name, group, client) = (name.to_owned(), group.to_owned(), client.clone());
-        Ok(Self { client, name, group, boot, admin, rows, refuse, beat: Mutex::default() })
+        Ok(Self { client: client.clone(), kubelet, boot, admin, rows, refuse })
     }
 
     async fn tick(&self) -> Result<()> {
-        self.heartbeat().await?;
-        let Some(pod) = self.run_pods().await? else { return Ok(()) };
+        self.kubelet.heartbeat().await?;
+        let Some(pod) = self.kubelet.run_pods().await? else { return Ok(()) };
         self.run_workers(&pod).await
-    }
-
-    async fn heartbeat(&self) -> Result<()> {
-        let due = self.beat.lock().expect("lock").is_none_or(|at| at.elapsed() > Duration::from_secs(5));
-        if due {
-            *self.beat.lock().expect("lock") = Some(Instant::now());
-            let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
-            let now = MicroTime(jiff::Timestamp::now());
-            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": {"name": self.name},
-                "spec": {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}});
-            leases.patch(&self.name, &PatchParams::apply("fake").force(), &Patch::Apply(&lease)).await?;
-        }
-        Ok(())
-    }
-
-    /// What scheduler and kubelet do. The name of the pod that runs here.
-    async fn run_pods(&self) -> Result<Option<String>> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM);
-        let labels = format!("app.kubernetes.io/component=dataplane,sluice.dev/group={}", self.group);
-        for pod in pods.list(&ListParams::default().labels(&labels)).await? {
-            let name = pod.name_any();
-            if !wants_node(&pod, &self.name) {
-                continue;
-            }
-            if pod.metadata.deletion_timestamp.is_some() {
-                // A kubelet would end it now.
-                let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-                pods.delete(&name, &at_once).await?;
-                continue;
-            }
-            if pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_none() {
-                let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
-                    "target": {"apiVersion": "v1", "kind": "Node", "name": self.name}});
-                let params = PostParams::default();
-                pods.create_subresource::<Value, Value>("binding", &name, &params, &binding).await?;
-            }
-            let ready = |pod: &Pod| pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
-            if !ready(&pod) {
-                let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
-                    "conditions": [{"type": "Ready", "status": "True"}]}});
-                pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
-            }
-            return Ok(Some(name));
-        }
-        Ok(None)
     }
 
     /// What the dataplane does.
     async fn run_workers(&self, pod: &str) -> Result<()> {
         let assignments: Api<Assignment> = Api::all(self.client.clone());
         let nodes: Api<DataplaneNode> = Api::all(self.client.clone());
-        let Some(node) = nodes.get_opt(&self.name).await? else { return Ok(()) };
+        let (name, group) = (self.kubelet.name(), self.kubelet.group());
+        let Some(node) = nodes.get_opt(name).await? else { return Ok(()) };
         let report = node.status.map(|s| s.report).unwrap_or_default();
-        let assigned = assignments.get_opt(&self.group).await?;
+        let assigned = assignments.get_opt(group).await?;
         let generation = assigned.as_ref().map_or(0, |a| a.spec.wire.generation);
         let held = self.refuse.load(Ordering::Relaxed) && report.pod == pod;
         if report.pod == pod && (report.applied_generation == generation || held) {
@@ -191,7 +129,7 @@ impl FakeNode {
             }
         }
         let report = NodeReport {
-            group: self.group.clone(),
+            group: group.to_owned(),
             boot: self.boot.clone(),
             pod: pod.to_owned(),
             admin: self.admin.clone(),
@@ -202,7 +140,7 @@ impl FakeNode {
             ..NodeReport::default()
         };
         let status = json!({"status": report});
-        nodes.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
         Ok(())
     }
 
@@ -219,6 +157,11 @@ impl FakeNode {
     }
 }
 
+fn is_good(pod: &Pod) -> bool {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    container.and_then(|container| container.command.as_deref()).is_some_and(|command| command == ["true"])
+}
+
 /// One unit cannot be had; the others can.
 fn exception(entry: &Entry, digest: &Digest, error: &anyhow::Error) -> Exception {
     Exception {
@@ -229,30 +172,6 @@ fn exception(entry: &Entry, digest: &Digest, error: &anyhow::Error) -> Exception
         reason: ExceptionKind::LocalTrouble,
         message: format!("{error:#}"),
     }
-}
-
-/// Gates' Jobs: `true` succeeds, `false` fails and says why.
-async fn run_checks(pods: &Api<Pod>) -> Result<()> {
-    for pod in pods.list(&ListParams::default().labels("app.kubernetes.io/component=gate")).await? {
-        let over = pod.status.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
-        let container = pod.spec.as_ref().and_then(|s| s.containers.first()).context("a container")?;
-        if over {
-            continue;
-        }
-        let good = container.command.as_deref().is_some_and(|c| c == ["true"]);
-        let terminated = json!({"exitCode": i32::from(!good), "reason": if good { "Completed" } else { "Error" },
-            "message": if good { "" } else { "one\ncheckout answers 500" }});
-        let status = json!({"status": {"phase": if good { "Succeeded" } else { "Failed" }, "containerStatuses": [{
-            "name": container.name, "image": "x", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": terminated}}]}});
-        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
-    }
-    Ok(())
-}
-
-fn wants_node(pod: &Pod, node: &str) -> bool {
-    let text = serde_json::to_string(&pod.spec.as_ref().and_then(|s| s.affinity.as_ref())).unwrap_or_default();
-    text.contains(&format!("\"{node}\""))
 }
 
 async fn serve(listener: TcpListener, node: String, group: String, boot: String, rows: Rows) {

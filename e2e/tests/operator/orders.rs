@@ -7,12 +7,13 @@ use sluice_config::Environment::{Production, Staging};
 use sluice_crds::{DataplaneNode, GroupPhase, Phase, Repository, Rollout, RolloutStatus};
 use sluice_e2e::{
     Cluster, Options,
+    kubelet::GROUP_LABEL,
     rollouts::{self, group},
     wait::{Look, until},
 };
 
 use crate::{
-    fleet::{Fleet, GROUP_LABEL},
+    fleet::Fleet,
     world::{self, LIMIT, World, shop},
 };
 

@@ -8,6 +8,7 @@ use sluice_config::Environment::{Production, Staging};
 use sluice_crds::{Phase, Rollout};
 use sluice_e2e::{
     Cluster, Options,
+    operators::Metrics,
     rollouts::{self, group},
     wait::{Look, until},
 };
@@ -285,7 +286,7 @@ async fn nothing_is_written_when_nothing_happens(world: &World<'_>) -> Result<()
     Ok(())
 }
 
-async fn polled(metrics: &world::Metrics, times: f64) -> Result<()> {
+async fn polled(metrics: &Metrics, times: f64) -> Result<()> {
     until(&format!("{times} polls"), LIMIT, || async {
         let polls = metrics.sum("sluice_operator_polls_total").await.unwrap_or(0.0);
         Ok(if polls >= times { Look::Done(()) } else { Look::NotYet(format!("{polls}")) })

@@ -1,26 +1,25 @@
 //! A control plane, a git server, and operators as processes beside it.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use sluice_config::{Digest, Environment};
 use sluice_crds::{Assignment, Phase, Rollout, RolloutStatus, Unit};
 use sluice_e2e::{
-    Cluster, Spawn, control_plane,
+    Cluster, control_plane,
+    operators::{self, Metrics, Start},
     parts::{api_proxy::ApiProxy, git_server::GitServer},
     rollouts::{self, Rollouts},
-    tools,
     wait::{Look, until},
 };
 
-pub(crate) const SYSTEM: &str = "sluice-system";
-pub(crate) const TEAM: &str = "edge-team";
+pub(crate) use sluice_e2e::stage::{SYSTEM, TEAM};
+
 /// The user that operators are, so that the audit log tells their writes apart.
 pub(crate) const OPERATOR: &str = "test-operator";
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
@@ -36,21 +35,7 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) async fn on(cluster: &'a Cluster) -> Result<Self> {
-        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml");
-        for file in std::fs::read_dir(crds)? {
-            let path = file?.path();
-            if path.extension().is_some_and(|e| e == "yaml") {
-                cluster.kubectl(&["apply", "--server-side", "-f", &path.to_string_lossy()]).await?;
-            }
-        }
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await?;
-        for name in [SYSTEM, TEAM] {
-            // Gates' Jobs must pass the strictest profile, wherever they run.
-            let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-            let metadata = json!({"name": name, "labels": labels});
-            cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})).await?;
-        }
-        cluster.apply(&template()).await?;
+        operators::prepare(cluster).await?;
         let git = GitServer::start(cluster).await?;
         git.create(REPOSITORY)?;
         let kubeconfig = cluster.user_kubeconfig(OPERATOR, &["system:masters"])?;
@@ -70,20 +55,8 @@ impl<'a> World<'a> {
 
     /// Starts an operator that this kubeconfig leads to the API server.
     pub(crate) fn start_operator_at(&self, name: &str, lease: &str, kubeconfig: &Path) -> Result<Metrics> {
-        let (metrics, artifacts) = (free_port()?, free_port()?);
-        let folder = self.cluster.folder()?.join(name);
-        let spawn = Spawn::new(name, tools::own_binary("sluice-operator")?)
-            .arg(format!("--pod-name={name}"))
-            .arg(format!("--namespace={SYSTEM}"))
-            .arg(format!("--work-dir={}", folder.display()))
-            .arg(format!("--metrics-addr=127.0.0.1:{metrics}"))
-            .arg(format!("--artifacts-addr=127.0.0.1:{artifacts}"))
-            .arg(format!("--lease-name={lease}"))
-            .arg("--lease-seconds=4")
-            .env("RUST_LOG", "info,sluice_operator=debug")
-            .env("KUBECONFIG", kubeconfig.to_string_lossy());
-        self.cluster.start_process(&spawn)?;
-        Ok(Metrics { url: format!("http://127.0.0.1:{metrics}/metrics") })
+        let log = "info,sluice_operator=debug";
+        Ok(Start { name, lease, kubeconfig, log, artifacts_port: None }.on(self.cluster)?.metrics)
     }
 
     /// The end of each operator's log.
@@ -102,8 +75,7 @@ impl<'a> World<'a> {
     }
 
     pub(crate) async fn group(&self, name: &str, environment: Environment, order: i32, gates: Value) -> Result<()> {
-        let group = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "DeploymentGroup", "metadata": {"name": name},
-            "spec": {"environment": environment.as_str(), "order": order, "gates": gates}});
+        let group = operators::group(name, environment.as_str(), order, &gates);
         self.cluster.apply(&group).await.map(drop)
     }
 
@@ -227,54 +199,6 @@ impl<'a> World<'a> {
             }
         }
     }
-}
-
-/// An operator's own metrics.
-pub(crate) struct Metrics {
-    url: String,
-}
-
-impl Metrics {
-    /// The sum of a metric over its labels.
-    pub(crate) async fn sum(&self, name: &str) -> Result<f64> {
-        let text = reqwest::get(&self.url).await?.text().await?;
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        lines.map(|line| line.rsplit(' ').next().unwrap_or("0").parse::<f64>().context("a number")).sum()
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn template() -> Value {
-    let set = r#"apiVersion: apps/v1
-kind: DaemonSet
-metadata:
-  name: sluice-dataplane-${GROUP}
-spec:
-  selector:
-    matchLabels:
-      app.kubernetes.io/component: dataplane
-  template:
-    metadata:
-      labels:
-        app.kubernetes.io/component: dataplane
-    spec:
-      securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
-      containers:
-        - name: dataplane
-          image: sluice.local/dataplane
-          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}
-          env:
-            - {name: SLUICE_GROUP, value: "${GROUP}"}
-          resources:
-            requests: {cpu: 1000m}
-          ports:
-            - {name: http, containerPort: 8080}
-"#;
-    json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "sluice-dataplane-template", "namespace": SYSTEM}, "data": {"daemonset.yaml": set}})
 }
 
 /// A route table of `shop`: `host` decides what it does.

@@ -73,11 +73,7 @@ impl Step<'_> {
     /// Whether this or any other attempt keeps groups to itself. Then groups are entered only in a plan in
     /// which all see that this one has started.
     fn somebody_runs_alone(&self) -> bool {
-        self.view.snapshot.rollouts.values().any(|rollout| {
-            rollout.spec.alone
-                && rollout.spec.environment == self.rollout.spec.environment
-                && !rollout.status.phase.is_over()
-        })
+        self.view.alone().any(|(_, rollout)| rollout.spec.environment == self.rollout.spec.environment)
     }
 
     /// Leaves Pending.

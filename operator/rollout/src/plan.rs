@@ -6,13 +6,13 @@ use crate::{
     Digest, Entry, Environment, RolloutId, RolloutSpec, RolloutStatus, Target, Time, UnitId, UnitMemory, Waiting,
 };
 
-/// What to do now. It leaves the executor no choice: do every effect in order, measure what is wanted
+/// What to do now. It leaves the executor no choice: do every effect, begun in order, measure what is wanted
 /// and nothing else, plan again on any change and at `wake_at`.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What to write, in this order. Each rests only on the snapshot, so one that fails stops no other;
-    /// in the steady state there are none.
+    /// What to write, begun in this order. Each rests only on the snapshot, so that one that fails stops no
+    /// other, and none waits for another, but all for the assignments; in the steady state there are none.
     pub effects: Vec<Effect>,
     /// What to measure from now on. What is not listed any more is not needed: a Job of it that still
     /// runs is stopped.

@@ -1,5 +1,7 @@
 //! What stands between a Pending attempt and its start.
 
+use std::collections::BTreeSet;
+
 use crate::{
     Digest, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId,
     Waiting, room,
@@ -175,7 +177,10 @@ fn claims(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Wai
     };
     let mine = claims(change.target.digest()?)?;
     let age = |unit: &UnitId| view.snapshot.units.get(unit).map(|unit| unit.created_at);
-    for unit in view.snapshot.units.keys().filter(|unit| **unit != change.unit) {
+    let mut rivals: BTreeSet<&UnitId> = mine.iter().flat_map(|claim| view.claimants(environment, claim)).collect();
+    rivals.extend(rollout.spec.units.iter().map(|change| &change.unit));
+    let rivals = rivals.into_iter().filter(|unit| **unit != change.unit && view.snapshot.units.contains_key(*unit));
+    for unit in rivals {
         let mut digests = will_run(view, unit, rollout);
         if (age(unit), unit) < (age(&change.unit), &change.unit) {
             let wanted = view.wanted(unit, environment);

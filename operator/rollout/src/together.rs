@@ -7,7 +7,9 @@ use crate::{GroupPhase, Phase, Rollout, RolloutId, Time, group::is_done, view::V
 
 /// Another attempt that must not be in a group together with this one.
 pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, group: &str) -> Option<RolloutId> {
-    let others = view.snapshot.rollouts.iter();
+    // Who does not run alone is kept apart only by those that do.
+    let all = view.snapshot.rollouts.iter().filter(|_| rollout.spec.alone);
+    let others = all.chain(view.alone().filter(|_| !rollout.spec.alone));
     let others = others.filter(|(other, r)| *other != id && r.spec.environment == rollout.spec.environment);
     let mut others = others.filter(|(other, r)| view.has_its_units(other, r));
     let found = others.find(|(_, other)| match other.status.phase {

@@ -1,13 +1,17 @@
 //! Questions that every part of the planner asks of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Cause, Digest, Environment, Group, Head, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory, room::Room,
+    Cause, Digest, Environment, Group, Head, Phase, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory,
+    room::Room,
 };
 
 /// Attempts with their names.
 type Attempts<'a> = Vec<(&'a RolloutId, &'a Rollout)>;
+
+/// By environment and claim, the units that have it or want it.
+type Claimants<'a> = BTreeMap<Environment, BTreeMap<&'a str, BTreeSet<&'a UnitId>>>;
 
 /// A snapshot with the indexes that keep a plan linear in its size.
 pub(crate) struct View<'a> {
@@ -16,6 +20,10 @@ pub(crate) struct View<'a> {
     of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Attempts<'a>>>,
     /// Who accuses whom of a failure that nobody can attribute.
     accusers: BTreeMap<&'a RolloutId, &'a RolloutId>,
+    /// Attempts that are not over and run alone.
+    alone: Attempts<'a>,
+    /// Empty where no attempt waits to start: none but those ask.
+    claimants: Claimants<'a>,
     /// A report of a later generation than this is none.
     pub(crate) generation_max: u64,
     rooms: BTreeMap<Environment, Room<'a>>,
@@ -29,8 +37,11 @@ const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 impl<'a> View<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Time) -> Self {
         let mut of_unit: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
-        let mut accusers = BTreeMap::new();
+        let (mut accusers, mut alone) = (BTreeMap::new(), Vec::new());
         for (id, rollout) in &snapshot.rollouts {
+            if rollout.spec.alone && !rollout.status.phase.is_over() {
+                alone.push((id, rollout));
+            }
             if let Some(Cause::Shared { with }) = &rollout.status.cause {
                 accusers.extend(with.iter().map(|accused| (accused, id)));
             }
@@ -49,20 +60,52 @@ impl<'a> View<'a> {
         let assigned = snapshot.groups.values().filter_map(|group| group.assignment.as_ref());
         let assigned = assigned.map(|assignment| assignment.generation).max().unwrap_or(0);
         let generation_max = assigned.saturating_add(GENERATIONS_AHEAD_MAX);
-        Self {
+        let mut view = Self {
             snapshot,
             now,
             of_unit,
             accusers,
+            alone,
+            claimants: Claimants::new(),
             generation_max,
             rooms: Room::count(snapshot),
             nothing: UnitMemory::default(),
+        };
+        if snapshot.rollouts.values().any(|rollout| rollout.status.phase == Phase::Pending) {
+            view.claimants = view.all_claimants();
         }
+        view
     }
 
     /// The attempt that failed a gate which could as well be this one's fault.
     pub(crate) fn accuser(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
         self.snapshot.rollouts.get_key_value(*self.accusers.get(id)?)
+    }
+
+    /// The attempts that run alone and are not over, of any environment.
+    pub(crate) fn alone(&self) -> impl Iterator<Item = (&'a RolloutId, &'a Rollout)> + use<'a, '_> {
+        self.alone.iter().copied()
+    }
+
+    /// The units that run, are about to run, or want what claims this.
+    pub(crate) fn claimants(&self, environment: Environment, claim: &str) -> impl Iterator<Item = &'a UnitId> {
+        self.claimants.get(&environment).and_then(|claims| claims.get(claim)).into_iter().flatten().copied()
+    }
+
+    fn all_claimants(&self) -> Claimants<'a> {
+        let mut claimants = Claimants::new();
+        for (id, unit) in &self.snapshot.units {
+            for environment in Environment::ALL {
+                let stable = unit.memory.get(&environment).and_then(|memory| memory.stable.as_ref());
+                let in_flight = self.in_flight(id, environment).and_then(|(_, rollout)| target_of(rollout, id));
+                let targets = stable.into_iter().chain(in_flight).chain(self.wanted(id, environment));
+                let revisions = targets.filter_map(|target| self.snapshot.revisions.get(target.digest()?));
+                for claim in revisions.filter_map(|revision| revision.claims.get(&environment)).flatten() {
+                    claimants.entry(environment).or_default().entry(claim.as_str()).or_default().insert(id);
+                }
+            }
+        }
+        claimants
     }
 
     /// Who takes room in the groups of an environment.

@@ -11,6 +11,7 @@ use super::{
     sets::{Member, Sets},
 };
 use crate::{
+    at_once,
     execute::Hands,
     source::{CommitInfo, ParsedRevision},
     writer::WriteError,
@@ -31,15 +32,23 @@ pub(super) async fn write(
     let known = of_repository.iter().filter_map(|unit| UnitRef::of_object(&unit.namespace()?, &unit.name_any()));
     let units: BTreeSet<UnitRef> = known.chain(ready.keys().cloned()).chain(problems.keys().cloned()).collect();
     let nothing = BTreeMap::new();
-    let mut lost = Problems::new();
+    let mut work = Vec::new();
     for unit in units {
         let wanted = ready.get(&unit).unwrap_or(&nothing);
         let wishes = Wishes { wanted, sets, broken: problems.contains_key(&unit) };
-        if let Err((reason, text)) = write_one(hands, input, &unit, &wishes).await {
-            lost.insert(unit, (reason, text));
-        }
+        work.push(write_or_lose(hands, input, unit, wishes));
     }
-    lost
+    at_once::all(work).await.into_iter().flatten().collect()
+}
+
+async fn write_or_lose(
+    hands: &Hands,
+    input: &Input<'_>,
+    unit: UnitRef,
+    wishes: Wishes<'_>,
+) -> Option<(UnitRef, (String, String))> {
+    let written = write_one(hands, input, &unit, &wishes).await;
+    written.err().map(|problem| (unit, problem))
 }
 
 /// What is wanted of one unit.

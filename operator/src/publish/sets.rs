@@ -1,7 +1,10 @@
 //! Which units go together, as one commit has it. The planner begins nothing of a set before the heads of all its
 //! units say the same; so they are stamped with one commit whenever anything of the set changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::ResourceExt;
 use sluice_config::{Digest, Environment, UnitRef};
@@ -49,7 +52,8 @@ pub(super) fn of(units: &[Arc<Unit>], input: &Input<'_>) -> Sets {
                 named.entry(name).or_default().insert(parsed.unit.clone(), wanted);
             }
         }
-        let gone = known.keys().filter(|unit| !head.units.iter().any(|parsed| parsed.unit == **unit));
+        let here: BTreeSet<&UnitRef> = head.units.iter().map(|parsed| &parsed.unit).collect();
+        let gone = known.keys().filter(|unit| !here.contains(unit));
         for unit in gone {
             let memory = stored(unit).filter(|memory| is_there(memory));
             if let Some(name) = memory.and_then(name) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 const UNCOUNTED: [&str; 4] = ["leases", "events", "tokenreviews", "subjectaccessreviews"];
 
 /// What a request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
     /// Reads one object.
     Get,
@@ -25,6 +25,16 @@ pub enum Verb {
     Patch,
     /// Removes one or many.
     Delete,
+}
+
+impl Verb {
+    /// Whether it is to store something.
+    pub fn writes(self) -> bool {
+        match self {
+            Self::Get | Self::List | Self::Watch => false,
+            Self::Create | Self::Update | Self::Patch | Self::Delete => true,
+        }
+    }
 }
 
 /// A request.
@@ -73,11 +83,7 @@ impl Asked {
     }
 
     pub(super) fn is_counted_write(&self) -> bool {
-        let writes = match self.verb {
-            Verb::Get | Verb::List | Verb::Watch => false,
-            Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => true,
-        };
-        writes && !UNCOUNTED.contains(&self.resource.as_str())
+        self.verb.writes() && !UNCOUNTED.contains(&self.resource.as_str())
     }
 }
 
