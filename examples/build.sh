@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 cache="${SLUICE_CACHE:-$HOME/.cache/sluice}"
 export CARGO_TARGET_DIR="$cache/target-guests"
-# 16 KiB of stack instead of 1 MiB: less to reset for each fresh instance (docs: what a step costs).
+# 32 KiB of stack instead of 1 MiB: less to reset for each fresh instance (docs: what a step costs).
 export RUSTFLAGS="-C link-arg=-zstack-size=32768"
 guests="$cache/guests"
 mkdir -p "$guests"
