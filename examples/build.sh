@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 cache="${SLUICE_CACHE:-$HOME/.cache/sluice}"
 export CARGO_TARGET_DIR="$cache/target-guests"
-# 16 KiB of stack instead of 1 MiB: less to reset for each fresh instance (docs: what a step costs).
+# 32 KiB of stack instead of 1 MiB: less to reset for each fresh instance (docs: what a step costs).
 export RUSTFLAGS="-C link-arg=-zstack-size=32768"
 guests="$cache/guests"
 mkdir -p "$guests"
@@ -23,8 +23,10 @@ exec 9>"$guests/.lock"
 flock 9
 ../mk/own-target.sh examples
 
-build -p request-id -p faults -p ungranted
-for crate in request-id faults ungranted; do install_guest "$crate" "$crate"; done
+guests_plain=(request-id faults ungranted step-filter step-proxy)
+for filter in security-headers request-id redirects maintenance ab-test faults; do guests_plain+=("filter-$filter"); done
+build "${guests_plain[@]/#/-p}"
+for crate in "${guests_plain[@]}"; do install_guest "$crate" "$crate"; done
 for version in v1 v2 v3; do
   build -p security-headers --features "$version"
   install_guest "security-headers-$version" security-headers

@@ -17,6 +17,7 @@ use std::{
 
 use sluice_chain::{Class, Recorder, UnitRecorder};
 use sluice_config::{Counters, Digest, FORMAT, UnitRef};
+use sluice_worker::Phase;
 
 use cells::Cells;
 
@@ -102,8 +103,10 @@ impl Metrics {
 pub(crate) struct Handle(pub(crate) Arc<Metrics>);
 
 impl Recorder for Handle {
-    fn unit(&self, unit: &UnitRef, revision: &Digest) -> Arc<dyn UnitRecorder> {
-        self.0.cells(unit, revision)
+    fn unit(&self, unit: &UnitRef, revision: &Digest, phases: &[Phase]) -> Arc<dyn UnitRecorder> {
+        let cells = self.0.cells(unit, revision);
+        cells.begin(phases);
+        cells
     }
 
     fn unrouted(&self, class: Class) {

@@ -6,18 +6,13 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery},
 };
 use http_body_util::BodyExt;
 use sluice_egress::{Body, BodyError, full, hop_by_hop, timed};
-use sluice_worker::NEXT_AUTHORITY;
+use sluice_worker::{HEAD_BYTES_MAX, NEXT_AUTHORITY, address, head_bytes};
 
 use crate::{ClientInfo, place::Place};
-
-/// Headers of a message, names and values and what it costs to hold them. Below what a worker may
-/// hold, so that a client's headers are never a worker's failure.
-pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
-const HEADER_COST_BYTES: usize = 80;
 
 /// Why a request goes no further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,10 +55,9 @@ pub(crate) fn plain(status: StatusCode, why: &str) -> Response<Body> {
     response
 }
 
-/// Whether the headers are more than workers are given.
+/// Whether the headers are more than workers are given, so that a client's are never a worker's failure.
 pub(crate) fn too_large(headers: &HeaderMap) -> bool {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST_BYTES).sum();
-    bytes > HEAD_BYTES_MAX
+    head_bytes(headers) > HEAD_BYTES_MAX
 }
 
 /// A request as the chain passes it along, and where it goes: absolute URI, one `Host`, no headers
@@ -95,7 +89,7 @@ where
     if place.host == NEXT_AUTHORITY {
         return Err(Refusal::bad("this host is reserved"));
     }
-    address(&mut parts, &authority, path)?;
+    address(&mut parts, &authority, path).map_err(Refusal::bad)?;
     hop_by_hop::strip(&mut parts.headers);
     forwarded(&mut parts.headers, client);
     let body = body.map_err(|e| BodyError::Client(e.to_string())).boxed_unsync();
@@ -129,22 +123,6 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
         (Some(line), _) => Ok(line.clone()),
         (None, Some(header)) => Ok(header),
     }
-}
-
-/// Gives a request its absolute URI and its `Host`.
-pub(crate) fn address(
-    parts: &mut http::request::Parts,
-    authority: &Authority,
-    path: PathAndQuery,
-) -> Result<(), Refusal> {
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(authority.clone());
-    uri.path_and_query = Some(path);
-    parts.uri = Uri::from_parts(uri).map_err(Refusal::bad)?;
-    let host = HeaderValue::from_str(authority.as_str()).map_err(Refusal::bad)?;
-    parts.headers.insert(HOST, host);
-    Ok(())
 }
 
 /// Workers and upstreams see the client only through these.

@@ -8,7 +8,7 @@ use std::{
 
 use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
 use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, Policy, Target};
-use sluice_worker::{Compiled, Identity, LogBudget};
+use sluice_worker::{Compiled, Identity, LogBudget, Phase};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -250,7 +250,11 @@ impl Runtime {
     }
 
     fn station(&self, loaded: Loaded) -> Station {
-        let counts = self.shared.recorder.unit(&loaded.unit, &loaded.revision);
+        let phases = match &loaded.code {
+            Code::Ready(compiled) => compiled.phases(),
+            Code::NotLoaded { .. } => &[Phase::Handle],
+        };
+        let counts = self.shared.recorder.unit(&loaded.unit, &loaded.revision, phases);
         let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
             BindingKind::Fetch { origins } => origins,
         });
@@ -278,7 +282,7 @@ impl Runtime {
         origins: &mut Vec<Origin>,
         warnings: &mut Vec<Warning>,
     ) {
-        let counts = self.shared.recorder.unit(&table.unit, &table.revision);
+        let counts = self.shared.recorder.unit(&table.unit, &table.revision, &[]);
         let mut warn = |message| {
             warnings.push(Warning { unit: table.unit.clone(), message });
         };

@@ -3,14 +3,16 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, uri::PathAndQuery};
 use sluice_egress::{BodyError, timed};
+use sluice_worker::Exchange;
 
 use crate::{
     Body, Class, Snapshot,
     accept::{self, Refusal},
     ending::ending,
     passage::{Maker, Passage},
+    place,
 };
 
 /// What the listener knows of the client.
@@ -57,7 +59,16 @@ impl Snapshot {
         let Some(authority) = request.uri().authority().cloned() else {
             return refuse(StatusCode::BAD_REQUEST, "no Host");
         };
-        let passage = Passage::new(self.clone(), route, authority, place, permit, began);
+        let path = request.uri().path_and_query().cloned();
+        let exchange = Exchange::new(
+            request.method().clone(),
+            authority.clone(),
+            path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            client.address.ip(),
+            client.tls,
+            place::SPELLING,
+        );
+        let passage = Passage::new(self.clone(), route, authority, place, exchange, permit, began);
         Ok((Underway(Some(Arc::new(passage))), request))
     }
 }

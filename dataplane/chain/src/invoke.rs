@@ -13,14 +13,14 @@ use http::{
 };
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
-use sluice_worker::{Calls, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase};
+use sluice_worker::{Calls, Compiled, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::{self, plain},
+    accept::plain,
     build::Code,
-    inner::{Inner, Recovered, Upload},
+    inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},
     place::Place,
     replay::Kept,
@@ -45,11 +45,13 @@ impl Head {
     }
 }
 
-/// Calls a worker with a request, and returns what the chain before it gets.
+/// Calls a worker of `wasi:http/proxy` with a request, and returns what the chain before it gets.
 pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: usize, request: Request<Body>) -> Reply {
     let station = passage.station(worker);
-    let compiled = match &station.code {
-        Code::Ready(compiled) => compiled.clone(),
+    let proxy = match &station.code {
+        Code::Ready(Compiled::Proxy(proxy)) => proxy.clone(),
+        // Those are called where they stand in a row, and not from here.
+        Code::Ready(Compiled::Filter(_)) => return passage.advance(workers, worker, request).await,
         Code::NotLoaded { why } => {
             tracing::debug!(unit = %station.identity.unit, why, "not loaded");
             station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::NotLoaded, own: Duration::ZERO });
@@ -77,7 +79,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         inner: Inner::new(station.on_failure == OnFailure::Open),
         _share: share,
     });
-    let called = compiled.call(&station.identity, &station.limits, turn.clone(), request).await;
+    let called = proxy.call(&station.identity, &station.limits, turn.clone(), request).await;
     match called {
         Ok(response) => {
             turn.inner.release();
@@ -99,19 +101,47 @@ async fn without(
     request: Option<Request<Body>>,
     maker: Maker,
 ) -> Reply {
-    let why = if maker == Maker::Proxy { "no room for a worker" } else { "a worker failed" };
-    let closed = || Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, why), maker };
     let Some(request) = request else {
-        return closed();
+        return closed(maker);
     };
     match passage.station(worker).on_failure {
-        OnFailure::Closed => closed(),
+        OnFailure::Closed => closed(maker),
         OnFailure::Open => passage.advance(workers, worker + 1, request).await,
-        OnFailure::Fallback if passage.went_upstream() => closed(),
-        OnFailure::Fallback => match upstream::fallback(passage, request).await {
-            Some(reply) => reply,
-            None => closed(),
-        },
+        OnFailure::Fallback => fallback(passage, request, maker).await,
+    }
+}
+
+/// `onFailure: closed`.
+pub(crate) fn closed(maker: Maker) -> Reply {
+    let why = if maker == Maker::Proxy { "no room for a worker" } else { "a worker failed" };
+    Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, why), maker }
+}
+
+/// `onFailure: fallback`, as long as nothing went upstream.
+pub(crate) async fn fallback(passage: &Arc<Passage>, request: Request<Body>, maker: Maker) -> Reply {
+    if passage.went_upstream() {
+        return closed(maker);
+    }
+    upstream::fallback(passage, request).await.unwrap_or_else(|| closed(maker))
+}
+
+/// What becomes of a message whose body broke off in a worker's hands: whoever broke it is to blame. `sender` is who
+/// made the response that broke off.
+pub(crate) fn broke_off(error: &BodyError, sender: Maker) -> Reply {
+    let (status, why, maker) = match error {
+        BodyError::Client(_) => (StatusCode::BAD_REQUEST, "the request broke off", Maker::Client),
+        BodyError::Upstream(_) | BodyError::Worker(_) => (StatusCode::BAD_GATEWAY, "the response broke off", sender),
+    };
+    Reply { response: plain(status, why), maker }
+}
+
+/// Who made the response that a worker let go, with what came to it from behind.
+pub(crate) fn maker(seen: Option<Seen>, status: StatusCode, worker: usize) -> Maker {
+    match seen {
+        // It was failing already, or nothing changed.
+        Some(seen) if seen.status == status => seen.maker,
+        Some(seen) if seen.status.is_server_error() && status.is_server_error() => seen.maker,
+        Some(_) | None => Maker::Worker(worker),
     }
 }
 
@@ -130,12 +160,7 @@ impl Turn {
     /// Says who made the response that the worker answered with.
     fn made(&self, response: Response<Body>) -> Reply {
         let status = response.status();
-        let maker = match self.inner.seen() {
-            // It was failing already, or nothing changed.
-            Some(seen) if seen.status == status => seen.maker,
-            Some(seen) if seen.status.is_server_error() && status.is_server_error() => seen.maker,
-            Some(_) | None => Maker::Worker(self.worker),
-        };
+        let maker = maker(self.inner.seen(), status, self.worker);
         if status.is_server_error() && maker == Maker::Worker(self.worker) {
             self.passage.mark_own_5xx(self.worker);
         }
@@ -145,20 +170,8 @@ impl Turn {
     /// The worker failed before its response's head.
     async fn recover(&self, failure: Failure, again: Option<(Head, Kept)>) -> Reply {
         let passage = &self.passage;
-        match &failure.provoked {
-            Some(BodyError::Client(_)) => {
-                return Reply {
-                    response: plain(StatusCode::BAD_REQUEST, "the request broke off"),
-                    maker: Maker::Client,
-                };
-            }
-            Some(BodyError::Upstream(_) | BodyError::Worker(_)) => {
-                return Reply {
-                    response: plain(StatusCode::BAD_GATEWAY, "the response broke off"),
-                    maker: self.inner.seen().map_or(Maker::Proxy, |seen| seen.maker),
-                };
-            }
-            None => {}
+        if let Some(error) = &failure.provoked {
+            return broke_off(error, self.inner.seen().map_or(Maker::Proxy, |seen| seen.maker));
         }
         let workers = lock(&self.workers).clone();
         // To find no room is nobody's fault, and no evidence against a revision.
@@ -246,7 +259,7 @@ impl Turn {
             Some(host) => Authority::try_from(host).map_err(|e| bad(&e))?,
         };
         let place = Place::of(authority.as_str(), &path).map_err(|e| bad(&e))?;
-        accept::address(&mut parts, &authority, path).map_err(|e| bad(&e))?;
+        address(&mut parts, &authority, path).map_err(|e| bad(&e))?;
         let rewritten = (place != self.passage.place).then_some(place);
         Ok((Request::from_parts(parts, body), rewritten))
     }

@@ -6,6 +6,7 @@
 mod accept;
 mod build;
 mod ending;
+mod filter;
 mod handle;
 mod inner;
 mod invoke;
@@ -16,6 +17,7 @@ mod record;
 mod replay;
 mod set;
 mod upstream;
+mod walk;
 
 pub use build::{Code, Loaded, LoadedRoutes, Plan, Runtime, RuntimeConfig, Snapshot, Warning};
 pub use handle::ClientInfo;

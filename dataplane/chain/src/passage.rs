@@ -13,15 +13,15 @@ use std::{
 
 use http::{Request, Response, uri::Authority};
 use sluice_egress::Body;
+use sluice_worker::Exchange;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Class, Origin, RequestRecord, Snapshot,
     build::{Route, Station},
-    invoke,
     place::Place,
     set::WorkerSet,
-    upstream,
+    walk,
 };
 
 /// A response and who made it.
@@ -56,6 +56,8 @@ pub(crate) struct Passage {
     /// Host of the client's request, as it was written.
     pub(crate) authority: Authority,
     pub(crate) place: Place,
+    /// What filters share.
+    pub(crate) exchange: Arc<Exchange>,
     /// Requests that went upstream, or are about to.
     sent: AtomicU32,
     began: Instant,
@@ -86,6 +88,7 @@ impl Passage {
         route: usize,
         authority: Authority,
         place: Place,
+        exchange: Exchange,
         permit: OwnedSemaphorePermit,
         began: Instant,
     ) -> Self {
@@ -95,6 +98,7 @@ impl Passage {
             route,
             authority,
             place,
+            exchange: Arc::new(exchange),
             sent: AtomicU32::new(0),
             began,
             marks: Mutex::default(),
@@ -104,13 +108,7 @@ impl Passage {
 
     /// The first worker of the set at this place or after it; then the upstream.
     pub(crate) fn advance(self: &Arc<Self>, workers: WorkerSet, from: usize, request: Request<Body>) -> ReplyFuture {
-        match workers.first_from(from) {
-            Some(worker) => {
-                self.enter(worker);
-                Box::pin(invoke::invoke(self.clone(), workers, worker, request))
-            }
-            None => Box::pin(upstream::primary(self.clone(), request)),
-        }
+        Box::pin(walk::walk(self.clone(), workers, from, request))
     }
 
     pub(crate) fn station(&self, worker: usize) -> &Station {
@@ -156,7 +154,8 @@ impl Passage {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, worker: usize) {
+    /// The request is at a worker.
+    pub(crate) fn enter(&self, worker: usize) {
         let workers = &mut self.marks().workers;
         if workers.iter().all(|m| m.worker != worker) {
             workers.push(Mark { worker, own_5xx: false, fault: false });

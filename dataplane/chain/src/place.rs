@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use http::uri::PathAndQuery;
+use sluice_worker::{NEXT_AUTHORITY, Spelling};
 
 /// Host and path of a request, normalised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,16 @@ impl Place {
         Ok(Self { host: host(authority)?, path: self::path(path.path())?.into_owned() })
     }
 }
+
+/// Where filters may rewrite a request to: what a client may ask for.
+pub(crate) const SPELLING: Spelling = Spelling {
+    authority: |authority| match host(authority) {
+        Ok(host) if host == NEXT_AUTHORITY => Err("this host is reserved".to_owned()),
+        Ok(_) => Ok(()),
+        Err(bad) => Err(bad.to_string()),
+    },
+    path: |path| self::path(path.path()).map(drop).map_err(|bad| bad.to_string()),
+};
 
 /// The host of an authority: no user, a port that is a number.
 pub(crate) fn host(authority: &str) -> Result<String, BadPlace> {

@@ -8,8 +8,9 @@ use sluice_worker::{Outcome, Phase};
 /// Whoever counts. Implemented by the binary.
 pub trait Recorder: Send + Sync + 'static {
     /// The counters of one revision of a unit, worker or routes. Asked for once per snapshot and unit: series start
-    /// here, at zero, and may end some time after the last clone is dropped.
-    fn unit(&self, unit: &UnitRef, revision: &Digest) -> Arc<dyn UnitRecorder>;
+    /// here, at zero, and may end some time after the last clone is dropped. `phases` are those of its calls; a route
+    /// table has none.
+    fn unit(&self, unit: &UnitRef, revision: &Digest, phases: &[Phase]) -> Arc<dyn UnitRecorder>;
     /// A request that no route matched or that was refused: no unit is charged.
     fn unrouted(&self, _class: Class) {}
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use sluice_egress::{Body, BodyError, empty};
+use sluice_egress::{Body, BodyError, again, empty};
 
 /// What is kept of a body.
 pub(crate) const REPLAY_BYTES_MAX: usize = 64 << 10;
@@ -63,10 +63,7 @@ impl Kept {
         let inner = shared.inner.take()?;
         match std::mem::replace(&mut shared.taken, Keep::Lost) {
             Keep::Lost => None,
-            Keep::Frames(taken) => {
-                let again = Again { taken, trailers: shared.trailers.take(), inner };
-                Some(again.boxed_unsync())
-            }
+            Keep::Frames(taken) => Some(again(taken, shared.trailers.take(), inner)),
         }
     }
 
@@ -130,43 +127,6 @@ impl http_body::Body for Reader {
 
     fn size_hint(&self) -> SizeHint {
         lock(&self.0).inner.as_ref().map_or_else(SizeHint::default, |b| b.size_hint())
-    }
-}
-
-/// What was taken, then the rest.
-struct Again {
-    taken: VecDeque<Bytes>,
-    trailers: Option<http::HeaderMap>,
-    inner: Body,
-}
-
-impl http_body::Body for Again {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(data) = self.taken.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.taken.is_empty() && self.trailers.is_none() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let kept: u64 = self.taken.iter().map(|b| b.len() as u64).sum();
-        let rest = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(kept));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(kept));
-        }
-        hint
     }
 }
 

@@ -17,6 +17,12 @@ const ALWAYS: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// Whether a header is one of them.
+#[must_use]
+pub fn is_one(name: &HeaderName) -> bool {
+    ALWAYS.contains(name)
+}
+
 /// Removes them, and those that `Connection` names.
 pub fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {

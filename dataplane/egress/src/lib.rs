@@ -4,6 +4,7 @@
 //! a connection is made ([`EgressConfig`]). [`Egress::target`] prepares an origin once, when a snapshot is
 //! built; [`Egress::send`] uses it.
 
+mod again;
 mod body;
 mod client;
 mod connect;
@@ -14,6 +15,7 @@ mod origin;
 mod policy;
 mod resolve;
 
+pub use again::again;
 pub use body::{Body, BodyError, IDLE_TIMEOUT, empty, full, timed};
 pub use client::{Egress, EgressConfig, Target, Timeouts};
 pub use error::{EgressError, Fault};

@@ -1,13 +1,13 @@
 //! The counters of one revision of one unit: atomics, and nothing else on the request path.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 use sluice_chain::{CallRecord, Class, Origin, RequestRecord, UnitRecorder};
 use sluice_config::{Digest, LATENCY_BUCKETS_MS, UnitCounters, UnitRef};
-use sluice_worker::Outcome;
+use sluice_worker::{Outcome, Phase};
 
 pub(super) const CLASSES: [Class; 5] = [Class::C2xx, Class::C3xx, Class::C4xx, Class::C499, Class::C5xx];
 pub(super) const ORIGINS: [Origin; 4] = [Origin::Own, Origin::Other, Origin::Upstream, Origin::Proxy];
@@ -59,6 +59,14 @@ fn outcome_index(outcome: Outcome) -> usize {
     }
 }
 
+fn phase_index(phase: Phase) -> usize {
+    match phase {
+        Phase::Handle => 0,
+        Phase::OnRequest => 1,
+        Phase::OnResponse => 2,
+    }
+}
+
 /// Counts by duration. A reader may see a sum that is one observation ahead of the buckets.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
@@ -86,11 +94,25 @@ impl Histogram {
     }
 }
 
+/// Calls of one phase.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// The worker has this phase: its series are there, if at zero.
+    is_there: AtomicBool,
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    pub(super) own: Histogram,
+}
+
+impl Calls {
+    pub(super) fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome_index(outcome)].load(Ordering::Relaxed)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
-    calls: [AtomicU64; Outcome::ALL.len()],
-    pub(super) own: Histogram,
+    calls: [Calls; Phase::ALL.len()],
     requests: [[AtomicU64; ORIGINS.len()]; CLASSES.len()],
     pub(super) duration: Histogram,
     /// Requests, not calls: a worker may be called again and again in one.
@@ -102,8 +124,9 @@ pub(super) struct Cells {
 
 impl UnitRecorder for Cells {
     fn call(&self, record: CallRecord) {
-        self.calls[outcome_index(record.outcome)].fetch_add(1, Ordering::Relaxed);
-        self.own.observe(&OWN_BUCKETS_US, record.own);
+        let calls = &self.calls[phase_index(record.phase)];
+        calls.outcomes[outcome_index(record.outcome)].fetch_add(1, Ordering::Relaxed);
+        calls.own.observe(&OWN_BUCKETS_US, record.own);
     }
 
     fn request(&self, record: RequestRecord) {
@@ -127,8 +150,17 @@ impl UnitRecorder for Cells {
 }
 
 impl Cells {
-    pub(super) fn calls(&self, outcome: Outcome) -> u64 {
-        self.calls[outcome_index(outcome)].load(Ordering::Relaxed)
+    /// Begins the series of these phases. None ends while the revision is counted: a worker that could not be loaded
+    /// at first has one that it has not afterwards.
+    pub(super) fn begin(&self, phases: &[Phase]) {
+        for phase in phases {
+            self.calls[phase_index(*phase)].is_there.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn phases(&self) -> impl Iterator<Item = (Phase, &Calls)> {
+        let all = Phase::ALL.into_iter().map(|phase| (phase, &self.calls[phase_index(phase)]));
+        all.filter(|(_, calls)| calls.is_there.load(Ordering::Relaxed))
     }
 
     pub(super) fn requests(&self, class: Class, origin: Origin) -> u64 {

@@ -11,8 +11,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use sluice_config::{Digest, UnitKind, UnitRef};
-use sluice_worker::{Outcome, Phase};
+use sluice_config::{Digest, UnitRef};
+use sluice_worker::Outcome;
 
 use super::{
     Metrics,
@@ -43,7 +43,6 @@ impl fmt::Debug for View {
 struct Row {
     unit: String,
     revision: String,
-    worker: bool,
     cells: Arc<Cells>,
 }
 
@@ -52,21 +51,9 @@ impl Collector for View {
         let rows = self.rows();
         let group = self.0.group.as_str();
         worker_calls(&mut to, &rows, group)?;
-        let workers = rows.iter().filter(|r| r.worker);
-        let help = "Own time of a call, without next and bodies";
-        histograms(&mut to, "sluice_worker_seconds", help, workers, group, true, &OWN_BUCKETS_US, |c| &c.own)?;
+        worker_seconds(&mut to, &rows, group)?;
         unit_requests(&mut to, &rows, group)?;
-        let help = "From a request's head to its response's head";
-        histograms(
-            &mut to,
-            "sluice_unit_request_seconds",
-            help,
-            rows.iter(),
-            group,
-            false,
-            &REQUEST_BUCKETS_US,
-            |c| &c.duration,
-        )?;
+        unit_request_seconds(&mut to, &rows, group)?;
         self.node(&mut to)
     }
 }
@@ -77,7 +64,6 @@ impl View {
         let row = |unit: &UnitRef, revision: &Digest, cells: &Arc<Cells>| Row {
             unit: unit.to_string(),
             revision: revision.short().to_owned(),
-            worker: unit.kind == UnitKind::Worker,
             cells: Arc::clone(cells),
         };
         self.0.units().iter().map(|((unit, revision), entry)| row(unit, revision, &entry.cells)).collect()
@@ -108,16 +94,35 @@ impl View {
 fn worker_calls(to: &mut DescriptorEncoder<'_>, rows: &[Row], group: &str) -> fmt::Result {
     let help = "Calls of a worker, by what they ended in";
     let mut family = to.encode_descriptor("sluice_worker_calls", help, None, MetricType::Counter)?;
-    for row in rows.iter().filter(|r| r.worker) {
-        for outcome in Outcome::ALL {
+    for row in rows {
+        for (phase, calls) in row.cells.phases() {
+            for outcome in Outcome::ALL {
+                let labels = [
+                    ("unit", row.unit.as_str()),
+                    ("revision", row.revision.as_str()),
+                    ("group", group),
+                    ("phase", phase.as_str()),
+                    ("outcome", outcome.as_str()),
+                ];
+                ConstCounter::new(calls.count(outcome)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn worker_seconds(to: &mut DescriptorEncoder<'_>, rows: &[Row], group: &str) -> fmt::Result {
+    let help = "Own time of a call, without next and bodies";
+    let mut family = to.encode_descriptor("sluice_worker_seconds", help, None, MetricType::Histogram)?;
+    for row in rows {
+        for (phase, calls) in row.cells.phases() {
             let labels = [
                 ("unit", row.unit.as_str()),
                 ("revision", row.revision.as_str()),
                 ("group", group),
-                ("phase", Phase::Handle.as_str()),
-                ("outcome", outcome.as_str()),
+                ("phase", phase.as_str()),
             ];
-            ConstCounter::new(row.cells.calls(outcome)).encode(family.encode_family(&labels)?)?;
+            histogram(family.encode_family(&labels)?, &calls.own, &OWN_BUCKETS_US)?;
         }
     }
     Ok(())
@@ -143,24 +148,12 @@ fn unit_requests(to: &mut DescriptorEncoder<'_>, rows: &[Row], group: &str) -> f
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments, reason = "a table's row: name, help, labels and values of one family")]
-fn histograms<'a>(
-    to: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: impl Iterator<Item = &'a Row>,
-    group: &str,
-    phase: bool,
-    bounds_us: &[u64; 9],
-    of: impl Fn(&Cells) -> &Histogram,
-) -> fmt::Result {
-    let mut family = to.encode_descriptor(name, help, None, MetricType::Histogram)?;
+fn unit_request_seconds(to: &mut DescriptorEncoder<'_>, rows: &[Row], group: &str) -> fmt::Result {
+    let help = "From a request's head to its response's head";
+    let mut family = to.encode_descriptor("sluice_unit_request_seconds", help, None, MetricType::Histogram)?;
     for row in rows {
-        let mut labels = vec![("unit", row.unit.as_str()), ("revision", row.revision.as_str()), ("group", group)];
-        if phase {
-            labels.push(("phase", Phase::Handle.as_str()));
-        }
-        histogram(family.encode_family(&labels)?, of(&row.cells), bounds_us)?;
+        let labels = [("unit", row.unit.as_str()), ("revision", row.revision.as_str()), ("group", group)];
+        histogram(family.encode_family(&labels)?, &row.cells.duration, &REQUEST_BUCKETS_US)?;
     }
     Ok(())
 }

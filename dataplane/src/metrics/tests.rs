@@ -26,7 +26,7 @@ fn request(class: Class, origin: Origin) -> RequestRecord {
 fn series_are_there_at_zero_before_the_first_request() {
     let metrics = metrics();
     let digest = Digest::of(b"a");
-    let _held = Handle(Arc::clone(&metrics)).unit(&worker(), &digest);
+    let _held = Handle(Arc::clone(&metrics)).unit(&worker(), &digest, &[Phase::Handle]);
     let text = export::render(&metrics).unwrap();
     let revision = digest.short();
     for line in [
@@ -50,10 +50,30 @@ fn series_are_there_at_zero_before_the_first_request() {
 }
 
 #[test]
+fn a_worker_has_the_series_of_its_phases_and_no_others() {
+    let metrics = metrics();
+    let handle = Handle(Arc::clone(&metrics));
+    let filter = handle.unit(&worker(), &Digest::of(b"a"), &[Phase::OnRequest, Phase::OnResponse]);
+    let routes = UnitRef::new(UnitKind::Routes, "team", "shop");
+    let _routes = handle.unit(&routes, &Digest::of(b"a"), &[]);
+    filter.call(CallRecord { phase: Phase::OnResponse, ..call(Outcome::Trap) });
+    let text = export::render(&metrics).unwrap();
+    let calls = |phase: &str, outcome: &str| {
+        let labels = format!("phase=\"{phase}\",outcome=\"{outcome}\"}}");
+        text.lines().find_map(|l| Some(l.split_once(&labels)?.1.trim().to_owned()))
+    };
+    assert_eq!(calls("on-response", "trap").as_deref(), Some("1"));
+    assert_eq!(calls("on-request", "trap").as_deref(), Some("0"));
+    assert_eq!(calls("handle", "trap"), None);
+    let seconds = text.lines().filter(|l| l.starts_with("sluice_worker_seconds_count{")).count();
+    assert_eq!(seconds, 2, "{text}");
+}
+
+#[test]
 fn values_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
     let metrics = metrics();
     let digest = Digest::of(b"a");
-    let unit = Handle(Arc::clone(&metrics)).unit(&worker(), &digest);
+    let unit = Handle(Arc::clone(&metrics)).unit(&worker(), &digest, &[Phase::Handle]);
     for nanoseconds in [1, 1_000_000, 1_000_001, 30_000_000_000, 30_000_000_001] {
         let duration = Duration::from_nanos(nanoseconds);
         unit.request(RequestRecord { class: Class::C2xx, origin: Origin::Upstream, duration, fault: false });
@@ -98,7 +118,7 @@ fn a_fault_counts_by_request_however_often_the_worker_was_called() {
 fn a_route_table_that_nothing_can_come_of_has_faults_without_calls() {
     let metrics = metrics();
     let routes = UnitRef::new(UnitKind::Routes, "team", "shop");
-    let unit = Handle(Arc::clone(&metrics)).unit(&routes, &Digest::of(b"a"));
+    let unit = Handle(Arc::clone(&metrics)).unit(&routes, &Digest::of(b"a"), &[]);
     unit.request(RequestRecord { fault: true, ..request(Class::C5xx, Origin::Own) });
     let row = &metrics.counters().units[0];
     assert_eq!((row.requests, row.faults, row.errors_self, row.errors_other), (1, 1, 0, 0));

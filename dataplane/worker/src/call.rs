@@ -14,9 +14,6 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sluice_config::Limits;
 use sluice_egress::{Body, BodyError, EgressError, empty};
-use tokio::time::{Instant, Sleep, sleep};
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
-use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpView,
     p2::bindings::{
@@ -28,17 +25,12 @@ use wasmtime_wasi_http::{
 use crate::{
     Ended, Failure, Identity, Outcome,
     bodies::ToGuest,
-    compile::is_local,
-    meter::{Meter, Tick},
+    failure,
+    meter::Meter,
+    metered::Alarm,
     state::{Boxed, State},
+    store,
 };
-
-/// Bytes that a guest may hand to the host in one call of a host function.
-const HOSTCALL_BYTES_MAX: usize = 4 << 20;
-/// What a component may use at its dry start: CPU, so that a starved node is not taken for a slow component, and an
-/// end to waiting for nothing. A call is bounded by its own limits.
-const WARM_CPU_MS: u64 = 10_000;
-const WARM_WALL_MS: u64 = 30_000;
 
 /// Resolves with a response from the chain or an upstream.
 pub type NextFuture = Boxed<Result<Response<Body>, EgressError>>;
@@ -68,7 +60,7 @@ pub(crate) async fn call(
     let is_head = request.method() == Method::HEAD;
     let state = State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone());
     let guest = Box::pin(guest(pre, state, meter.clone(), answer.clone(), request));
-    let mut running = Running { guest: Some(guest), alarm: None, meter, calls: Some(calls), identity };
+    let mut running = Running { guest: Some(guest), alarm: Alarm::default(), meter, calls: Some(calls), identity };
     let head = poll_fn(|cx| running.poll_head(cx, &answer)).await?;
     let unread = is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if unread || (running.guest.is_none() && head.body().is_end_stream()) {
@@ -84,29 +76,9 @@ pub(crate) async fn call(
 }
 
 /// See [`Compiled::warm`](crate::Compiled::warm).
-pub(crate) async fn warm(pre: ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
-    let limits = Limits { cpu_ms: WARM_CPU_MS, wall_ms: WARM_WALL_MS, memory_bytes: limits.memory_bytes };
-    let meter = Arc::new(Meter::new(&limits));
-    let state = State::new(identity, limits.memory_bytes, meter.clone(), Arc::new(NoCalls));
-    within(meter.clone(), identity, Box::pin(start(pre, state, meter))).await
-}
-
-/// Runs something of a guest's to its end or to its limits.
-async fn within(meter: Arc<Meter>, identity: &Arc<Identity>, guest: Run) -> Result<(), Failure> {
-    let mut running = Running { guest: Some(guest), alarm: None, meter, calls: None, identity: identity.clone() };
-    poll_fn(|cx| running.poll_guest(cx)).await
-}
-
-async fn start(pre: ProxyPre<State>, state: State, meter: Arc<Meter>) -> wasmtime::Result<()> {
-    let mut store = store(&pre, state, meter);
-    match pre.instantiate_async(&mut store).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match error.downcast_ref::<I32Exit>() {
-            // At its start, `exit(0)` is no way to go on, either.
-            Some(exit) => wasmtime::Error::msg(format!("it exits with status {} at its start", exit.0)),
-            None => error,
-        }),
-    }
+pub(crate) async fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
+    let state = |meter| State::new(identity, limits.memory_bytes, meter, Arc::new(NoCalls));
+    store::warm(pre.instance_pre(), limits, state).await
 }
 
 /// Nothing is asked of it: no request runs.
@@ -124,21 +96,6 @@ impl Calls for NoCalls {
     fn ended(&self, _: Ended) {}
 }
 
-/// A store under its limits.
-fn store(pre: &ProxyPre<State>, state: State, meter: Arc<Meter>) -> Store<State> {
-    let mut store = Store::new(pre.engine(), state);
-    store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match meter.tick() {
-        Tick::Continue => Ok(UpdateDeadline::Continue(1)),
-        // Tokio's own yield lets sockets and timers have their turn.
-        Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
-        Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
-    });
-    store
-}
-
 /// The guest's whole run: the store lives and dies in here.
 async fn guest(
     pre: ProxyPre<State>,
@@ -147,7 +104,7 @@ async fn guest(
     answer: Answer,
     request: Request<Body>,
 ) -> wasmtime::Result<()> {
-    let mut store = store(&pre, state, meter.clone());
+    let mut store = store::limited(pre.engine(), state, meter.clone());
     let request = request.map(|body| ToGuest::served(body, meter.clone()));
     let ends = meter.clone();
     let http = &mut store.data_mut().http();
@@ -167,8 +124,7 @@ async fn guest(
 struct Running {
     /// Dropped at its end: with it go store, instance and pool slot.
     guest: Option<Run>,
-    /// Wakes the call when its wall limit may be over.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     meter: Arc<Meter>,
     /// Taken when the end has been told.
     calls: Option<Arc<dyn crate::Calls>>,
@@ -189,14 +145,14 @@ impl Running {
                 self.guest = None;
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Err(error)) => match self.failure(&error) {
+            Poll::Ready(Err(error)) => match failure::judge(&error, &self.meter) {
                 Some(failure) => failure,
                 None => {
                     self.guest = None;
                     return Poll::Ready(Ok(()));
                 }
             },
-            Poll::Pending => match self.poll_limits(cx) {
+            Poll::Pending => match self.alarm.poll(&self.meter, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(failure) => failure,
             },
@@ -205,32 +161,6 @@ impl Running {
         self.meter.fail();
         self.guest = None;
         Poll::Ready(Err(failure))
-    }
-
-    /// Whether a guest that waits is over a limit; if not, when to look again.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        loop {
-            if let Some(limit) = self.meter.exceeded() {
-                return Poll::Ready(Failure {
-                    outcome: limit.outcome(),
-                    why: format!("over its {limit:?} limit while it waited").to_lowercase(),
-                    provoked: None,
-                });
-            }
-            let Some(patience) = self.meter.patience() else {
-                self.alarm = None;
-                return Poll::Pending;
-            };
-            let alarm = match &mut self.alarm {
-                Some(alarm) => {
-                    alarm.as_mut().reset(Instant::now() + patience);
-                    alarm
-                }
-                None => self.alarm.insert(Box::pin(sleep(patience))),
-            };
-            ready!(alarm.as_mut().poll(cx));
-            self.meter.settle();
-        }
     }
 
     /// Runs the guest to its response's head.
@@ -257,26 +187,6 @@ impl Running {
         Poll::Ready(done)
     }
 
-    /// Why the guest ended; nothing where it only said `exit(0)`.
-    fn failure(&self, error: &wasmtime::Error) -> Option<Failure> {
-        let own = |outcome, why| Failure { outcome, why, provoked: None };
-        if let Some(limit) = self.meter.verdict() {
-            let why = format!("over its {limit:?} limit").to_lowercase();
-            return Some(own(limit.outcome(), why));
-        }
-        if let Some(I32Exit(0)) = error.downcast_ref::<I32Exit>() {
-            return None;
-        }
-        let failure = failure(error);
-        Some(if failure.outcome != Outcome::Trap {
-            failure
-        } else if self.meter.was_memory_denied() {
-            own(Outcome::Memory, format!("over its memory limit: {}", failure.why))
-        } else {
-            Failure { provoked: self.meter.provoked(), ..failure }
-        })
-    }
-
     fn end_well(&mut self) {
         let outcome = if self.meter.called_next() { Outcome::Next } else { Outcome::Answered };
         self.end(outcome, None);
@@ -289,17 +199,8 @@ impl Running {
         let Some(calls) = self.calls.take() else {
             return;
         };
-        if let Some(failure) = failure.filter(|_| self.identity.may_log()) {
-            let Identity { unit, revision, group, .. } = &*self.identity;
-            tracing::warn!(
-                target: "sluice::worker",
-                %unit,
-                %revision,
-                %group,
-                outcome = outcome.as_str(),
-                why = failure.why,
-                "the worker failed"
-            );
+        if let Some(failure) = failure {
+            self.identity.failed(outcome, &failure.why);
         }
         calls.ended(Ended { outcome, own: self.meter.own(), cpu: self.meter.cpu() });
     }
@@ -326,24 +227,6 @@ impl Drop for Running {
             self.meter.fail();
             self.guest = None;
             self.end_well();
-        }
-    }
-}
-
-fn failure(error: &wasmtime::Error) -> Failure {
-    let failure = |outcome, why| Failure { outcome, why, provoked: None };
-    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-        return failure(Outcome::Shed, "no room for another call".to_owned());
-    }
-    if is_local(error) {
-        return failure(Outcome::Shed, format!("the machine has no room for another call: {error:#}"));
-    }
-    match error.downcast_ref::<I32Exit>() {
-        Some(I32Exit(status)) => failure(Outcome::Trap, format!("it exited with status {status}")),
-        None => {
-            // With the backtrace, which is long.
-            let why = format!("{error:?}").chars().take(2_000).collect();
-            failure(Outcome::Trap, why)
         }
     }
 }
@@ -415,23 +298,5 @@ impl http_body::Body for Driven {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_config::{Digest, UnitKind, UnitRef};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_start_that_waits_for_ever_is_ended() {
-        let unit = UnitRef::new(UnitKind::Worker, "team", "waits");
-        let identity =
-            Arc::new(Identity { unit, revision: Digest::of(b"waits"), group: "canary".into(), log: Arc::default() });
-        let limits = Limits { cpu_ms: 1_000, wall_ms: 20, memory_bytes: 1 << 20 };
-        let start = Box::pin(std::future::pending());
-        let failure = within(Arc::new(Meter::new(&limits)), &identity, start).await.unwrap_err();
-        assert_eq!(failure.outcome, Outcome::Wall);
     }
 }

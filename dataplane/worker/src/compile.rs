@@ -8,8 +8,10 @@ use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::{
-    Calls, Failure, Identity, call,
-    imports::{self, Refused},
+    Calls, Failure, Filter, Identity, Phase, call,
+    failure::is_local,
+    filter,
+    imports::{self, Contract, Refused},
     state::State,
 };
 
@@ -32,20 +34,39 @@ pub enum CompileError {
 
 /// A worker that can be called; cheap to clone.
 #[derive(Clone)]
-pub struct Compiled {
+pub enum Compiled {
+    /// Request and response in one call.
+    Proxy(Proxy),
+    /// A call for each head.
+    Filter(Filter),
+}
+
+/// A worker of the contract `wasi:http/proxy@0.2`.
+#[derive(Clone)]
+pub struct Proxy {
     pre: ProxyPre<State>,
 }
 
-pub(crate) fn compile(
-    engine: &wasmtime::Engine,
-    linker: &Linker<State>,
-    wasm: &[u8],
-) -> Result<Compiled, CompileError> {
-    imports::surface(wasm)?.check()?;
+/// What links with the components of each contract.
+pub(crate) struct Linkers {
+    pub(crate) proxy: Linker<State>,
+    pub(crate) filter: Linker<filter::State>,
+}
+
+pub(crate) fn compile(engine: &wasmtime::Engine, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
+    let contract = imports::surface(wasm)?.check()?;
     let component = Component::from_binary(engine, wasm).map_err(|e| error(&e, CompileError::Compile))?;
     let link = |e: wasmtime::Error| error(&e, CompileError::Link);
-    let pre = linker.instantiate_pre(&component).map_err(link)?;
-    Ok(Compiled { pre: ProxyPre::new(pre).map_err(link)? })
+    Ok(match contract {
+        Contract::Proxy => {
+            let pre = linkers.proxy.instantiate_pre(&component).map_err(link)?;
+            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)? })
+        }
+        Contract::Filter { on_request, on_response } => {
+            let pre = linkers.filter.instantiate_pre(&component).map_err(link)?;
+            Compiled::Filter(Filter::new(pre, on_request, on_response).map_err(link)?)
+        }
+    })
 }
 
 fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> CompileError {
@@ -53,16 +74,30 @@ fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> 
     if is_local(error) { CompileError::Local(why) } else { kind(why) }
 }
 
-/// Whether the system refused something (memory, mostly) outside of any guest: whose fault that is, the
-/// component cannot say.
-pub(crate) fn is_local(error: &wasmtime::Error) -> bool {
-    let system = |e: &(dyn std::error::Error + 'static)| {
-        e.is::<std::io::Error>() || e.is::<rustix::io::Errno>() || e.is::<wasmtime::OutOfMemory>()
-    };
-    error.downcast_ref::<wasmtime::WasmBacktrace>().is_none() && error.chain().any(system)
+impl Compiled {
+    /// The calls that it answers: the label `phase` of what is counted.
+    #[must_use]
+    pub fn phases(&self) -> &'static [Phase] {
+        match self {
+            Self::Proxy(_) => &[Phase::Handle],
+            Self::Filter(filter) => filter.phases(),
+        }
+    }
+
+    /// Makes one instance and drops it: what cannot start is found before a request finds it. To be polled
+    /// off the serving threads, within a Tokio runtime; over after half a minute.
+    ///
+    /// # Errors
+    /// [`Outcome::Shed`](crate::Outcome::Shed): no room now, try later. All else is the revision's fault.
+    pub async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
+        match self {
+            Self::Proxy(proxy) => call::warm(&proxy.pre, identity, limits).await,
+            Self::Filter(filter) => filter.warm(identity, limits).await,
+        }
+    }
 }
 
-impl Compiled {
+impl Proxy {
     /// Runs the worker for one request, in a fresh instance, inside the caller's task. Resolves
     /// with the response's head; reading the body drives what the worker still does.
     ///
@@ -77,15 +112,6 @@ impl Compiled {
     ) -> Result<Response<Body>, Failure> {
         call::call(self.pre.clone(), identity.clone(), limits, calls, request).await
     }
-
-    /// Makes one instance and drops it: what cannot start is found before a request finds it. To be polled
-    /// off the serving threads, within a Tokio runtime; over after half a minute.
-    ///
-    /// # Errors
-    /// [`Outcome::Shed`](crate::Outcome::Shed): no room now, try later. All else is the revision's fault.
-    pub async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
-        call::warm(self.pre.clone(), identity, limits).await
-    }
 }
 
 #[cfg(test)]
@@ -93,12 +119,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_refuses_is_not_the_components_fault() {
-        let io = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-        assert!(is_local(&wasmtime::Error::from(io()).context("mmap failed to allocate 0x1000 bytes")));
-        assert!(is_local(&wasmtime::Error::from(rustix::io::Errno::NOMEM).context("cannot make it accessible")));
-        assert!(!is_local(&wasmtime::Error::msg("invalid magic number")));
-        let compiled = error(&wasmtime::Error::from(io()), CompileError::Compile);
+    fn what_the_system_refuses_may_compile_another_time() {
+        let io = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let compiled = error(&wasmtime::Error::from(io), CompileError::Compile);
         assert!(matches!(compiled, CompileError::Local(_)), "{compiled}");
     }
 }

@@ -4,7 +4,11 @@ use std::{sync::Arc, thread, time::Duration};
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
-use crate::{CompileError, Compiled, compile, state::State};
+use crate::{
+    CompileError, Compiled,
+    compile::{self, Linkers},
+    filter,
+};
 
 /// How often a running guest is looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -45,7 +49,7 @@ pub struct EngineError(String);
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
-    linker: Arc<Linker<State>>,
+    linkers: Arc<Linkers>,
 }
 
 impl Engine {
@@ -56,11 +60,14 @@ impl Engine {
     pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
         let error = |e: wasmtime::Error| EngineError(format!("{e:#}"));
         let inner = wasmtime::Engine::new(&settings(config)).map_err(error)?;
-        let mut linker = Linker::new(&inner);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(error)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(error)?;
+        let mut proxy = Linker::new(&inner);
+        wasmtime_wasi::p2::add_to_linker_async(&mut proxy).map_err(error)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut proxy).map_err(error)?;
+        let mut filter = Linker::new(&inner);
+        wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
+        filter::add_to_linker(&mut filter).map_err(error)?;
         tick(&inner).map_err(|e| EngineError(e.to_string()))?;
-        Ok(Self { inner, linker: Arc::new(linker) })
+        Ok(Self { inner, linkers: Arc::new(Linkers { proxy, filter }) })
     }
 
     /// Compiles a component. Blocks for as long as that takes: call it off the serving threads.
@@ -68,7 +75,7 @@ impl Engine {
     /// # Errors
     /// See [`CompileError`]; each says what to do.
     pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, CompileError> {
-        compile::compile(&self.inner, &self.linker, wasm)
+        compile::compile(&self.inner, &self.linkers, wasm)
     }
 }
 

@@ -37,6 +37,26 @@ const GRANTED: [(&str, &[&str]); 7] = [
 /// The version of all of them.
 const WASI: &str = "0.2.";
 
+/// The package of filters, and what of it filters import.
+const FILTER: &str = "sluice:worker";
+const FILTER_IMPORTS: [&str; 3] = ["types", "notes", "state"];
+/// The version of it.
+const FILTER_VERSION: &str = "0.1.";
+
+/// How a worker is called: read from what it exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// `wasi:http/proxy@0.2`.
+    Proxy,
+    /// `sluice:worker/filter@0.1`.
+    Filter {
+        /// It is called with requests.
+        on_request: bool,
+        /// It is called with responses.
+        on_response: bool,
+    },
+}
+
 /// What a component asks for and offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surface {
@@ -64,9 +84,21 @@ pub enum Refused {
     /// Imports that nothing grants.
     #[error("imports what nothing grants: {}", .0.join(", "))]
     NotGranted(Vec<String>),
-    /// No handler.
-    #[error("exports no wasi:http/incoming-handler@0.2: build it as a wasi:http/proxy component")]
+    /// It cannot be called.
+    #[error(
+        "exports nothing that a node calls: export sluice:worker/on-request@0.1 or sluice:worker/on-response@0.1 \
+         (a filter), or wasi:http/incoming-handler@0.2 (a wasi:http/proxy component)"
+    )]
     NoHandler,
+    /// It can be called in two ways.
+    #[error(
+        "exports both sluice:worker/{0}@0.1 and wasi:http/incoming-handler@0.2: a worker is called in one way, leave \
+         one of them out"
+    )]
+    TwoContracts(&'static str),
+    /// A filter of another time.
+    #[error("exports {0}: nodes call version 0.1, build it against the package sluice:worker@0.1")]
+    FilterVersion(String),
 }
 
 /// Reads what a component imports and exports. Does not check that the rest of it is valid.
@@ -127,31 +159,63 @@ fn read(wasm: &[u8]) -> Result<Surface, ReadError> {
 }
 
 impl Surface {
-    /// Checks the imports against what links always, and that there is a handler.
+    /// Checks that there is one way to call it, and the imports against what links then.
     ///
     /// # Errors
-    /// Names each import that nothing grants, or the missing export.
-    pub fn check(&self) -> Result<(), Refused> {
+    /// Says what to export, or names each import that nothing grants.
+    pub fn check(&self) -> Result<Contract, Refused> {
+        let contract = self.contract()?;
+        let short = |name: &String| name.chars().take(120).collect();
         let ungranted: Vec<String> =
-            self.imports.iter().filter(|name| !is_granted(name)).map(|name| name.chars().take(120).collect()).collect();
-        if !ungranted.is_empty() {
-            return Err(Refused::NotGranted(ungranted));
+            self.imports.iter().filter(|name| !is_granted(name, contract)).map(short).collect();
+        if ungranted.is_empty() { Ok(contract) } else { Err(Refused::NotGranted(ungranted)) }
+    }
+
+    fn contract(&self) -> Result<Contract, Refused> {
+        let is_proxy = self.exports.iter().any(|name| parts(name, WASI) == Some(("wasi:http", "incoming-handler")));
+        let mut phases = [("on-request", false), ("on-response", false)];
+        for name in &self.exports {
+            let phase = phases.iter_mut().find(|(phase, _)| is_interface(name, FILTER, phase));
+            let Some((_, exported)) = phase else {
+                continue;
+            };
+            if parts(name, FILTER_VERSION).is_none() {
+                return Err(Refused::FilterVersion(name.chars().take(120).collect()));
+            }
+            *exported = true;
         }
-        let handles = |name: &String| parts(name) == Some(("wasi:http", "incoming-handler"));
-        if self.exports.iter().any(handles) { Ok(()) } else { Err(Refused::NoHandler) }
+        let [(_, on_request), (_, on_response)] = phases;
+        match phases.into_iter().find(|(_, exported)| *exported) {
+            Some((phase, _)) if is_proxy => Err(Refused::TwoContracts(phase)),
+            Some(_) => Ok(Contract::Filter { on_request, on_response }),
+            None if is_proxy => Ok(Contract::Proxy),
+            None => Err(Refused::NoHandler),
+        }
     }
 }
 
-fn is_granted(name: &str) -> bool {
-    parts(name).is_some_and(|(package, interface)| {
-        GRANTED.iter().any(|(granted, interfaces)| *granted == package && interfaces.contains(&interface))
+fn is_granted(name: &str, contract: Contract) -> bool {
+    let is_filter = contract != Contract::Proxy;
+    if is_filter && parts(name, FILTER_VERSION).is_some_and(|(p, i)| p == FILTER && FILTER_IMPORTS.contains(&i)) {
+        return true;
+    }
+    parts(name, WASI).is_some_and(|(package, interface)| {
+        // A filter has no way to wait for a response yet.
+        let http_too = !is_filter || package != "wasi:http";
+        http_too && GRANTED.iter().any(|(granted, interfaces)| *granted == package && interfaces.contains(&interface))
     })
 }
 
-/// Package and interface of a name of version 0.2.
-fn parts(name: &str) -> Option<(&str, &str)> {
-    let (path, version) = name.split_once('@')?;
-    version.starts_with(WASI).then(|| path.split_once('/'))?
+/// Package and interface of a name of this version.
+fn parts<'a>(name: &'a str, version: &str) -> Option<(&'a str, &'a str)> {
+    let (path, has) = name.split_once('@')?;
+    has.starts_with(version).then(|| path.split_once('/'))?
+}
+
+/// Whether a name is this interface's, in any version or none.
+fn is_interface(name: &str, package: &str, interface: &str) -> bool {
+    let path = name.split_once('@').map_or(name, |(path, _)| path);
+    path.split_once('/') == Some((package, interface))
 }
 
 #[cfg(test)]
@@ -177,7 +241,7 @@ mod tests {
             ],
             &["wasi:http/incoming-handler@0.2.4"],
         );
-        assert_eq!(surface.check(), Ok(()));
+        assert_eq!(surface.check(), Ok(Contract::Proxy));
     }
 
     #[test]
@@ -197,6 +261,40 @@ mod tests {
     fn a_component_without_a_handler_is_told_what_to_build() {
         for exports in [&[][..], &["wasi:cli/run@0.2.0"], &["wasi:http/handler@0.3.0"]] {
             assert_eq!(of(&[], exports).check(), Err(Refused::NoHandler), "{exports:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_known_by_its_exports_and_imports_what_filters_may() {
+        for (exports, on_request, on_response) in [
+            (&["sluice:worker/on-request@0.1.0"][..], true, false),
+            (&["sluice:worker/on-response@0.1.7"], false, true),
+            (&["sluice:worker/on-request@0.1.0", "sluice:worker/on-response@0.1.0"], true, true),
+        ] {
+            let imports = ["sluice:worker/types@0.1.0", "sluice:worker/notes@0.1.3", "wasi:random/random@0.2.6"];
+            assert_eq!(of(&imports, exports).check(), Ok(Contract::Filter { on_request, on_response }));
+        }
+        let refused = of(
+            &["sluice:worker/types@0.2.0", "sluice:worker/vault@0.1.0", "wasi:http/outgoing-handler@0.2.3"],
+            &["sluice:worker/on-request@0.1.0"],
+        );
+        assert_eq!(
+            refused.check().unwrap_err().to_string(),
+            "imports what nothing grants: sluice:worker/types@0.2.0, sluice:worker/vault@0.1.0, \
+             wasi:http/outgoing-handler@0.2.3"
+        );
+        let proxy = of(&["sluice:worker/notes@0.1.0"], &["wasi:http/incoming-handler@0.2.4"]);
+        assert!(matches!(proxy.check(), Err(Refused::NotGranted(_))));
+    }
+
+    #[test]
+    fn two_contracts_and_versions_that_no_node_calls_are_refused() {
+        let both = of(&[], &["wasi:http/incoming-handler@0.2.4", "sluice:worker/on-response@0.1.0"]);
+        assert_eq!(both.check(), Err(Refused::TwoContracts("on-response")));
+        for name in ["sluice:worker/on-request@0.2.0", "sluice:worker/on-response@1.0.0", "sluice:worker/on-request"] {
+            let refused = of(&[], &[name]).check().unwrap_err();
+            assert_eq!(refused, Refused::FilterVersion(name.to_owned()));
+            assert!(refused.to_string().contains("sluice:worker@0.1"), "{refused}");
         }
     }
 

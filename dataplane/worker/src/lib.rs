@@ -1,8 +1,8 @@
 //! Runs workers: engine, pool, limits, host capabilities.
 //!
-//! [`Engine::compile`] turns bytes into a [`Compiled`] worker or says plainly why not;
-//! [`Compiled::call`] runs it for one request, in a fresh instance, under its [`Limits`].
-//! What a call ended in is an [`Outcome`], told once through [`Calls::ended`].
+//! [`Engine::compile`] turns bytes into a [`Compiled`] worker or says plainly why not. [`Proxy::call`] runs one of the
+//! contract `wasi:http/proxy` for one request, [`Filter::on_request`] and [`Filter::on_response`] one of
+//! `sluice:worker/filter`; each call in a fresh instance, under its [`Limits`]. What it ended in is an [`Outcome`].
 //!
 //! Without the feature `runtime` (on by default) only [`imports`] is there: the operator checks
 //! what a component asks for in the same words, without an engine.
@@ -22,29 +22,39 @@ mod compile;
 #[cfg(feature = "runtime")]
 mod engine;
 #[cfg(feature = "runtime")]
+mod failure;
+#[cfg(feature = "runtime")]
+mod filter;
+#[cfg(feature = "runtime")]
 mod limiter;
 #[cfg(feature = "runtime")]
 mod logs;
 #[cfg(feature = "runtime")]
 mod meter;
 #[cfg(feature = "runtime")]
+mod metered;
+#[cfg(feature = "runtime")]
 mod outcome;
 #[cfg(feature = "runtime")]
 mod state;
+#[cfg(feature = "runtime")]
+mod store;
 
 #[cfg(feature = "runtime")]
 pub use budget::LogBudget;
 #[cfg(feature = "runtime")]
 pub use call::{Calls, NextFuture};
 #[cfg(feature = "runtime")]
-pub use compile::{CompileError, Compiled};
+pub use compile::{CompileError, Compiled, Proxy};
 #[cfg(feature = "runtime")]
 pub use engine::{Engine, EngineConfig, EngineError};
+#[cfg(feature = "runtime")]
+pub use filter::{Decision, Exchange, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes};
 #[cfg(feature = "runtime")]
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 
 /// Contracts that this crate runs, as nodes report them.
-pub const CONTRACTS: [&str; 1] = ["wasi:http/proxy@0.2"];
+pub const CONTRACTS: [&str; 2] = ["wasi:http/proxy@0.2", "sluice:worker/filter@0.1"];
 
 /// The authority that stands for the rest of the chain.
 pub const NEXT_AUTHORITY: &str = "next.sluice";

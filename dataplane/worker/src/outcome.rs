@@ -35,13 +35,27 @@ impl Identity {
         }
         true
     }
+
+    /// Logs that a call failed.
+    pub(crate) fn failed(&self, outcome: Outcome, why: &str) {
+        if !self.may_log() {
+            return;
+        }
+        let Self { unit, revision, group, .. } = self;
+        let outcome = outcome.as_str();
+        tracing::warn!(target: "sluice::worker", %unit, %revision, %group, outcome, why, "the worker failed");
+    }
 }
 
-/// Which part of a request a call served. `wasi:http` has one for both directions.
+/// Which part of a request a call served. `wasi:http` has one for both directions, filters one for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Request and response in one call.
     Handle,
+    /// The request's head.
+    OnRequest,
+    /// The response's head.
+    OnResponse,
 }
 
 /// What a call ended in. One that was given up (the client left), or that failed only after others broke
@@ -111,11 +125,16 @@ impl Outcome {
 }
 
 impl Phase {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Handle, Self::OnRequest, Self::OnResponse];
+
     /// The label's value.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Handle => "handle",
+            Self::OnRequest => "on-request",
+            Self::OnResponse => "on-response",
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     limiter::Limiter,
     logs::Log,
     meter::Meter,
+    store::Held,
 };
 
 /// Headers, bodies, streams that a guest may hold at once: each costs memory of the host.
@@ -36,7 +37,7 @@ pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: Hooks,
-    pub(crate) limiter: Limiter,
+    limiter: Limiter,
 }
 
 impl State {
@@ -46,22 +47,34 @@ impl State {
         meter: Arc<Meter>,
         calls: Arc<dyn Calls>,
     ) -> Self {
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES_MAX);
-        let log = |stream| Log { identity: identity.clone(), stream };
-        let mut wasi = WasiCtx::builder();
-        wasi.stdout(log("stdout"))
-            .stderr(log("stderr"))
-            .max_random_size(RANDOM_BYTES_MAX)
-            .allow_tcp(false)
-            .allow_udp(false);
+        let (wasi, table) = wasi(identity);
         Self {
             table,
-            wasi: wasi.build(),
+            wasi,
             http: WasiHttpCtx::new(),
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
             hooks: Hooks { meter, calls },
         }
+    }
+}
+
+/// What every toolchain imports, and that gives nothing away.
+pub(crate) fn wasi(identity: &Arc<Identity>) -> (WasiCtx, ResourceTable) {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(RESOURCES_MAX);
+    let log = |stream| Log { identity: identity.clone(), stream };
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(log("stdout"))
+        .stderr(log("stderr"))
+        .max_random_size(RANDOM_BYTES_MAX)
+        .allow_tcp(false)
+        .allow_udp(false);
+    (wasi.build(), table)
+}
+
+impl Held for State {
+    fn limiter(&mut self) -> &mut Limiter {
+        &mut self.limiter
     }
 }
 

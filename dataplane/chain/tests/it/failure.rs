@@ -8,7 +8,7 @@ use sluice_worker::Outcome;
 use crate::harness::*;
 
 /// Room for a busy machine, and soon over for what spins or sleeps.
-const TIGHT: Limits = Limits { cpu_ms: 100, wall_ms: 400, memory_bytes: 8 << 20 };
+const TIGHT: Limits = Limits { cpu_ms: 50, wall_ms: 1_500, memory_bytes: 8 << 20 };
 
 fn steps(on_failure: OnFailure) -> Vec<Step> {
     vec![Step::new("before").at("edge", 0), Step::new("faulty").on_failure(on_failure).limits(TIGHT)]

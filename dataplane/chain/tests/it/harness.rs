@@ -24,7 +24,7 @@ use sluice_config::{
     ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
-use sluice_worker::{Compiled, Engine, EngineConfig, Outcome};
+use sluice_worker::{Compiled, Engine, EngineConfig, Outcome, Phase};
 use tokio::net::TcpListener;
 
 pub(crate) type TestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -88,7 +88,7 @@ impl UnitRecorder for Unit {
 }
 
 impl Recorder for Counted {
-    fn unit(&self, unit: &UnitRef, _revision: &Digest) -> Arc<dyn UnitRecorder> {
+    fn unit(&self, unit: &UnitRef, _revision: &Digest, _phases: &[Phase]) -> Arc<dyn UnitRecorder> {
         let mut units = self.units.lock().unwrap();
         units.entry(unit.name.clone()).or_default().clone()
     }
@@ -106,6 +106,11 @@ impl Counted {
     /// The outcomes of a worker's calls.
     pub(crate) fn calls(&self, unit: &str) -> Vec<Outcome> {
         self.of(unit).calls.lock().unwrap().iter().map(|c| c.outcome).collect()
+    }
+
+    /// Phases and outcomes of a worker's calls.
+    pub(crate) fn phases(&self, unit: &str) -> Vec<(Phase, Outcome)> {
+        self.of(unit).calls.lock().unwrap().iter().map(|c| (c.phase, c.outcome)).collect()
     }
 
     /// How often its response broke off after the request was counted.
@@ -215,6 +220,11 @@ impl Step {
             code: None,
             bindings: vec![],
         }
+    }
+
+    /// The filter that does what it is told.
+    pub(crate) fn filter(name: &'static str) -> Self {
+        Self::new(name).code(Code::Ready(guest("filter-faults")))
     }
 
     pub(crate) fn on_failure(mut self, on_failure: OnFailure) -> Self {

@@ -5,6 +5,7 @@ mod bodies;
 mod counting;
 mod egress;
 mod failure;
+mod filters;
 mod harness;
 mod limits;
 mod order;

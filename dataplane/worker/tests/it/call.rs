@@ -10,11 +10,11 @@ use sluice_config::{Digest, Limits, UnitKind, UnitRef};
 use sluice_egress::{Body, empty};
 use sluice_worker::{Calls, Ended, Identity, NextFuture, Outcome};
 
-use crate::{engine, wasm};
+use crate::{engine, proxy, wasm};
 
-const LIMITS: Limits = Limits { cpu_ms: 1_000, wall_ms: 10_000, memory_bytes: 16 << 20 };
+pub(crate) const LIMITS: Limits = Limits { cpu_ms: 1_000, wall_ms: 10_000, memory_bytes: 16 << 20 };
 
-fn identity() -> Arc<Identity> {
+pub(crate) fn identity() -> Arc<Identity> {
     Arc::new(Identity {
         unit: UnitRef::new(UnitKind::Worker, "team", "noisy"),
         revision: Digest::of(b"noisy"),
@@ -69,8 +69,7 @@ async fn stdout_and_stderr_are_log_lines_with_unit_revision_and_group() {
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let chain = Arc::new(Chain::default());
-    let compiled = engine().compile(&wasm("faults")).unwrap();
-    let called = compiled.call(&identity(), &LIMITS, chain.clone(), request("log:hello there")).await;
+    let called = proxy("faults").call(&identity(), &LIMITS, chain.clone(), request("log:hello there")).await;
     assert_eq!(called.unwrap().status(), 200);
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     for stream in ["stdout", "stderr"] {
@@ -87,7 +86,7 @@ async fn stdout_and_stderr_are_log_lines_with_unit_revision_and_group() {
 
 #[tokio::test]
 async fn each_call_gets_a_fresh_instance_and_gives_it_back() {
-    let compiled = engine().compile(&wasm("faults")).unwrap();
+    let compiled = proxy("faults");
     // More than the pool holds, one after the other, failures among them.
     for round in 0..20 {
         let chain = Arc::new(Chain::default());
@@ -101,9 +100,11 @@ async fn each_call_gets_a_fresh_instance_and_gives_it_back() {
 
 #[tokio::test]
 async fn a_dry_start_finds_what_cannot_start() {
-    let compiled = engine().compile(&wasm("faults")).unwrap();
-    assert_eq!(compiled.warm(&identity(), &LIMITS).await, Ok(()));
-    let tiny = Limits { memory_bytes: 1 << 10, ..LIMITS };
-    let failure = compiled.warm(&identity(), &tiny).await.unwrap_err();
-    assert_eq!(failure.outcome, Outcome::Memory, "{failure}");
+    for guest in ["faults", "filter-faults"] {
+        let compiled = engine().compile(&wasm(guest)).unwrap();
+        assert_eq!(compiled.warm(&identity(), &LIMITS).await, Ok(()));
+        let tiny = Limits { memory_bytes: 1 << 10, ..LIMITS };
+        let failure = compiled.warm(&identity(), &tiny).await.unwrap_err();
+        assert_eq!(failure.outcome, Outcome::Memory, "{guest}: {failure}");
+    }
 }

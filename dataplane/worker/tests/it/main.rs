@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic")]
 
 mod call;
+mod filter;
 mod refuse;
 
 use std::path::PathBuf;
 
-use sluice_worker::{Engine, EngineConfig};
+use sluice_worker::{Compiled, Engine, EngineConfig, Filter, Proxy};
 
 fn wasm(name: &str) -> Vec<u8> {
     let cache = std::env::var_os("SLUICE_CACHE")
@@ -17,4 +18,18 @@ fn wasm(name: &str) -> Vec<u8> {
 
 fn engine() -> Engine {
     Engine::new(&EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap()
+}
+
+fn proxy(name: &str) -> Proxy {
+    match engine().compile(&wasm(name)).unwrap() {
+        Compiled::Proxy(proxy) => proxy,
+        Compiled::Filter(_) => panic!("{name} is a filter"),
+    }
+}
+
+fn filter(name: &str) -> Filter {
+    match engine().compile(&wasm(name)).unwrap() {
+        Compiled::Filter(filter) => filter,
+        Compiled::Proxy(_) => panic!("{name} is no filter"),
+    }
 }

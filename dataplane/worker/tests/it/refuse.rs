@@ -1,6 +1,9 @@
 //! What is refused, and in which words: before compilation and by the compiler alike.
 
-use sluice_worker::{CompileError, imports};
+use sluice_worker::{
+    CompileError,
+    imports::{self, Contract},
+};
 
 use crate::{engine, wasm};
 
@@ -53,7 +56,31 @@ fn a_component_that_is_cut_or_changed_is_refused_not_run() {
 fn what_the_examples_import_is_granted() {
     for name in ["request-id", "faults", "security-headers-v1"] {
         let surface = imports::surface(&wasm(name)).unwrap();
-        assert_eq!(surface.check(), Ok(()), "{name}");
+        assert_eq!(surface.check(), Ok(Contract::Proxy), "{name}");
         assert!(surface.imports.iter().any(|i| i.starts_with("wasi:http/outgoing-handler@")));
+    }
+}
+
+#[test]
+fn filters_are_known_by_what_they_export() {
+    for (name, on_request, on_response) in [
+        ("filter-security-headers", false, true),
+        ("filter-request-id", true, true),
+        ("filter-redirects", true, false),
+        ("filter-maintenance", true, false),
+        ("filter-ab-test", true, true),
+        ("filter-faults", true, true),
+    ] {
+        let surface = imports::surface(&wasm(name)).unwrap();
+        assert_eq!(surface.check(), Ok(Contract::Filter { on_request, on_response }), "{name}");
+        engine().compile(&wasm(name)).unwrap();
+    }
+}
+
+#[test]
+fn small_filters_import_nothing_but_the_contract() {
+    for name in ["filter-security-headers", "step-filter"] {
+        let imports = imports::surface(&wasm(name)).unwrap().imports;
+        assert!(imports.iter().all(|i| i.starts_with("sluice:worker/")), "{name}: {imports:?}");
     }
 }

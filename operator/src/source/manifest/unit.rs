@@ -285,7 +285,7 @@ fn component(
         of_unit(error).map_or_else(ComponentTrouble::Tree, ComponentTrouble::Unit)
     })?;
     let checked = match imports::surface(&bytes).and_then(|surface| surface.check()) {
-        Ok(()) => Ok(Artifact { digest: Digest::of(&bytes), size: bytes.len() as u64 }),
+        Ok(_) => Ok(Artifact { digest: Digest::of(&bytes), size: bytes.len() as u64 }),
         Err(refused) => Err(refused.to_string()),
     };
     if let Some(id) = id {

@@ -1,0 +1,103 @@
+//! What one call's store holds.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::{
+    Exchange,
+    message::{RequestHeld, ResponseHeld},
+    notes::Written,
+};
+use crate::{Identity, failure::Invalid, limiter::Limiter, meter::Meter, state::wasi, store::Held};
+
+/// What a call may keep for its response phase.
+const STATE_BYTES_MAX: usize = 4 << 10;
+
+/// What a call is about.
+pub(super) enum Subject {
+    Request(RequestHeld),
+    Response(ResponseHeld),
+    /// A dry start.
+    Nothing,
+}
+
+/// A call's request or response, and what the guest has written so far.
+pub(crate) struct State {
+    pub(super) subject: Subject,
+    pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) written: Written,
+    pub(super) kept: Vec<u8>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) meter: Arc<Meter>,
+    limiter: Limiter,
+    /// Most guests never ask for it.
+    wasi: Option<Box<(WasiCtx, ResourceTable)>>,
+}
+
+impl State {
+    pub(super) fn new(
+        identity: &Arc<Identity>,
+        memory_bytes_max: u64,
+        meter: Arc<Meter>,
+        subject: Subject,
+        exchange: Arc<Exchange>,
+    ) -> Self {
+        Self { subject, exchange: Some(exchange), ..Self::idle(identity, memory_bytes_max, meter) }
+    }
+
+    /// For a dry start.
+    pub(super) fn idle(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>) -> Self {
+        Self {
+            subject: Subject::Nothing,
+            exchange: None,
+            written: Written::default(),
+            kept: Vec::new(),
+            identity: identity.clone(),
+            limiter: Limiter::new(memory_bytes_max, meter.clone()),
+            meter,
+            wasi: None,
+        }
+    }
+
+    pub(super) fn request(&mut self) -> Result<&mut RequestHeld, Invalid> {
+        match &mut self.subject {
+            Subject::Request(request) => Ok(request),
+            Subject::Response(_) | Subject::Nothing => Err(Invalid("there is no request in this call".to_owned())),
+        }
+    }
+
+    pub(super) fn response(&mut self) -> Result<&mut ResponseHeld, Invalid> {
+        match &mut self.subject {
+            Subject::Response(response) => Ok(response),
+            Subject::Request(_) | Subject::Nothing => Err(Invalid("there is no response in this call".to_owned())),
+        }
+    }
+
+    pub(super) fn exchange(&self) -> Result<&Arc<Exchange>, Invalid> {
+        self.exchange.as_ref().ok_or_else(|| Invalid("no request runs".to_owned()))
+    }
+
+    pub(super) fn keep(&mut self, value: Vec<u8>) -> Result<(), Invalid> {
+        if value.len() > STATE_BYTES_MAX {
+            return Err(Invalid(format!("it keeps {} bytes of state: it may keep 4 KiB", value.len())));
+        }
+        self.kept = value;
+        Ok(())
+    }
+}
+
+impl Held for State {
+    fn limiter(&mut self) -> &mut Limiter {
+        &mut self.limiter
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let identity = &self.identity;
+        let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| Box::new(wasi(identity)));
+        WasiCtxView { ctx, table }
+    }
+}
