@@ -116,19 +116,35 @@ pub async fn credentials(
     spec: &RepositorySpec,
 ) -> Result<Option<Credentials>, String> {
     let Some(reference) = &spec.secret_ref else { return Ok(None) };
-    let name = &reference.name;
-    let api: Api<Secret> = Api::namespaced(client.clone(), &id.namespace);
+    let (name, hint) = (&reference.name, " (a token goes into password)");
+    let [username, password] = keys(client, &id.namespace, name, ["username", "password"], hint).await?;
+    Ok(Some(Credentials { username, password }))
+}
+
+/// What a Secret holds under these keys; `hint` is said where one is missing.
+///
+/// # Errors
+/// The Secret is not there, cannot be read, or lacks a key.
+pub async fn keys<const N: usize>(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+    keys: [&str; N],
+    hint: &str,
+) -> Result<[String; N], String> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = match api.get_opt(name).await {
         Ok(Some(secret)) => secret,
-        Ok(None) => return Err(format!("Secret {name} is not there: create it with username and password")),
+        Ok(None) => return Err(format!("Secret {name} is not there: create it with {}", keys.join(" and "))),
         Err(error) => return Err(format!("Secret {name} cannot be read: {error}")),
     };
-    let key = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-        text.ok_or_else(|| format!("Secret {name} has no key {key}: add it (a token goes into password)"))
-    };
-    Ok(Some(Credentials { username: key("username")?, password: key("password")? }))
+    let data = secret.data.unwrap_or_default();
+    let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+    let missing = |key: &&str| text(key).is_none();
+    match keys.iter().find(|key| missing(key)) {
+        Some(key) => Err(format!("Secret {name} has no key {key}: add it{hint}")),
+        None => Ok(keys.map(|key| text(key).unwrap_or_default())),
+    }
 }
 
 fn known(repository: Arc<Repository>) -> Option<(RepositoryId, Arc<Repository>)> {

@@ -8,8 +8,7 @@ use std::{
 };
 
 use jiff::{Timestamp, ToSpan};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use sluice_config::UnitKind;
 use sluice_crds::{CommitStatus, GroupPhase, Phase, Repository, Rollout, RolloutStatus, RolloutUnit, Unit};
 use tokio::task::JoinSet;
@@ -80,8 +79,7 @@ impl Teller {
                     self.heard(id, generation, paid);
                 }
             }
-            let again = self.silences.values().map(|silence| silence.until).min();
-            let again = again.map_or(LATEST, |at| at.saturating_duration_since(Instant::now()).min(LATEST));
+            let again = next_look(self.silences.values().map(|silence| silence.until), now);
             tokio::select! {
                 _ = changes.changed() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(again) => {}
@@ -133,18 +131,22 @@ impl Teller {
     }
 }
 
+/// When to look again without a change. A silence that is over, with nothing owed any more, is no reason to.
+fn next_look(silences: impl Iterator<Item = Instant>, now: Instant) -> Duration {
+    let next = silences.filter(|until| *until > now).min();
+    next.map_or(LATEST, |until| until.duration_since(now).min(LATEST))
+}
+
 /// Tells all of it to one provider; whether it took it.
 async fn pay(hands: Hands, web: Web, debt: Debt) -> (RepositoryId, Option<i64>, bool) {
     let Debt { id, repository, rollouts } = debt;
     let generation = repository.metadata.generation;
     let Some(api) = &repository.spec.commit_status else { return (id, generation, true) };
+    let token = token(&hands, &id, &repository, api).await;
     for rollout in rollouts {
-        let told = match token(&hands, &id, &repository, api).await {
-            Ok(token) => {
-                let project = Project { url: &repository.spec.url, api, token: &token };
-                tell(&web, &project, &rollout).await
-            }
-            Err(message) => Err(("SecretMissing", message)),
+        let told = match &token {
+            Ok(token) => tell(&web, &Project { url: &repository.spec.url, api, token }, &rollout).await,
+            Err(message) => Err(("SecretMissing", message.clone())),
         };
         let is_told = told.is_ok();
         if let Err((reason, message)) = &told {
@@ -176,12 +178,8 @@ async fn token(
         let missing = "no token: name a Secret with the key token in spec.commitStatus.secretRef";
         return credentials.map(|credentials| credentials.password).ok_or_else(|| missing.to_owned());
     };
-    let name = &reference.name;
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &id.namespace);
-    let secret = secrets.get_opt(name).await.map_err(|error| format!("Secret {name} cannot be read: {error}"))?;
-    let secret = secret.ok_or_else(|| format!("Secret {name} is not there: create it with the key token"))?;
-    let token = secret.data.unwrap_or_default().remove("token").and_then(|bytes| String::from_utf8(bytes.0).ok());
-    token.map(|token| token.trim().to_owned()).ok_or_else(|| format!("Secret {name} has no key token: add it"))
+    let [token] = polls::keys(client, &id.namespace, &reference.name, ["token"], "").await?;
+    Ok(token.trim().to_owned())
 }
 
 /// The phase that was told; or the reason in one word, and a sentence.
@@ -302,6 +300,14 @@ mod tests {
         remembered(&mut reverted, false, "Refused");
         assert!(owed(&reverted, now).is_some());
         assert_eq!(owed(&rollout(Phase::Pending), now), None);
+    }
+
+    #[test]
+    fn a_silence_that_is_over_makes_nobody_look_again_and_again() {
+        let now = Instant::now();
+        let later = now + RETRY;
+        assert_eq!(next_look([now, later].into_iter(), now), RETRY);
+        assert_eq!(next_look([now].into_iter(), now), LATEST);
     }
 
     #[test]

@@ -2,36 +2,24 @@
 
 mod dialect;
 
-use std::{error::Error, time::Duration};
-
 use sluice_crds::{CommitStatus, Provider};
 
 use crate::source::{SourceError, Web};
 
 pub use dialect::{State, Status};
 
-/// Of one request, its answer included.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// What is shown of an answer.
 const SAYS_CHARS_MAX: usize = 200;
 
 /// Why a status cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// Where to is not known, or not allowed.
+    /// Where to is not allowed, or nobody answers there.
     #[error(transparent)]
-    Address(#[from] SourceError),
+    Source(#[from] SourceError),
     /// The URL of the repository has no owner and name.
-    #[error("{0} does not end in an owner and a name: nobody knows which repository of the provider it is")]
+    #[error("{0} does not end in an owner and a name: write https://host/owner/name into spec.url")]
     NoProject(String),
-    /// No answer.
-    #[error("{host} cannot be reached ({reason}): check spec.commitStatus.api, DNS and network policies")]
-    Unreachable {
-        /// Host of the API.
-        host: String,
-        /// What went wrong below.
-        reason: String,
-    },
     /// 401, 403, or 404, with which providers hide what a token may not see.
     #[error(
         "{host} answers {status} ({says}): see that the token in the Secret is in force and may write commit statuses of this repository"
@@ -61,8 +49,8 @@ impl ProviderError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Address(_) | Self::NoProject(_) => "BadAddress",
-            Self::Unreachable { .. } => "Unreachable",
+            Self::Source(error) => error.reason(),
+            Self::NoProject(_) => "NoProject",
             Self::Refused { .. } => "Refused",
             Self::Answer { .. } => "NotTaken",
         }
@@ -86,10 +74,8 @@ pub struct Project<'a> {
 /// See [`ProviderError`].
 pub async fn tell(web: &Web, project: &Project<'_>, commit: &str, status: &Status) -> Result<(), ProviderError> {
     let request = dialect::write(project, commit, status)?;
-    let host = web.check("spec.commitStatus.api", &request.url)?;
-    let (header, value) = dialect::authorization(project.api.provider, project.token);
-    let sent = web.client().post(&request.url).timeout(TIMEOUT).header(header, value).json(&request.body).send().await;
-    let answer = sent.map_err(|error| unreachable(&host, &error))?;
+    let authorization = dialect::authorization(project.api.provider, project.token);
+    let (host, answer) = web.post(("spec.commitStatus.api", &request.url), authorization, &request.body).await?;
     let status = answer.status();
     if status.is_success() {
         return Ok(());
@@ -105,13 +91,4 @@ pub async fn tell(web: &Web, project: &Project<'_>, commit: &str, status: &Statu
         401 | 403 | 404 => ProviderError::Refused { host, status, says },
         _ => ProviderError::Answer { host, status, says },
     })
-}
-
-fn unreachable(host: &str, error: &reqwest::Error) -> ProviderError {
-    let mut cause: &dyn Error = error;
-    // The innermost cause says it best.
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    ProviderError::Unreachable { host: host.to_owned(), reason: cause.to_string().chars().take(160).collect() }
 }

@@ -14,6 +14,8 @@ use super::url::{AddressRules, GitUrl, RefusedAddress, moved_to};
 use crate::source::{Credentials, Options, SourceError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of one request, its answer included.
+const POST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Requests to hosts that a Repository names, under the rules for git servers: no redirect, no proxy, no refused address.
 /// Cheap to clone.
@@ -24,14 +26,19 @@ pub struct Web {
 }
 
 impl Web {
-    /// Sends.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Checks the URL that came from a field; answers with its host.
-    pub(crate) fn check(&self, field: &str, url: &str) -> Result<String, SourceError> {
-        Ok(GitUrl::of_field(field, url, &self.rules)?.host)
+    /// Sends JSON to a URL that came from a field. The host, and its answer.
+    pub(crate) async fn post(
+        &self,
+        (field, url): (&str, &str),
+        (header, value): (&'static str, String),
+        body: &serde_json::Value,
+    ) -> Result<(String, Response), SourceError> {
+        let host = GitUrl::of_field(field, url, &self.rules)?.host;
+        let sent = self.client.post(url).timeout(POST_TIMEOUT).header(header, value).json(body).send().await;
+        match sent {
+            Ok(answer) => Ok((host, answer)),
+            Err(error) => Err(reachable_error(&error, &host)),
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_config::{Digest, Revision};
 
-use super::{COMPONENTS_MAX, Files, Known};
+use super::{Files, Known};
+
+/// Components of one repository whose check is remembered.
+const COMPONENTS_MAX: usize = 10_000;
 
 /// A manifest that was good. Its path tells the unit.
 #[derive(Debug)]

@@ -140,9 +140,6 @@ pub struct Known {
     manifests: BTreeMap<String, known::Manifest>,
 }
 
-/// Components of one repository whose check is remembered.
-const COMPONENTS_MAX: usize = 10_000;
-
 /// All units of a tree, sorted, and what is wrong with files that cannot be given to a unit.
 ///
 /// # Errors
