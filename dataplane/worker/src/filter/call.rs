@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sluice_config::Limits;
 use sluice_egress::Body;
-use wasmtime::component::Resource;
+use wasmtime::{
+    Store,
+    component::{Instance, Resource},
+};
 
 use super::{
     Exchange, Filter,
@@ -53,14 +56,10 @@ pub(super) async fn on_request(
     };
     let subject = Subject::Request(RequestHeld::new(request));
     let state = State::new(identity, limits.memory_bytes, meter.clone(), subject, exchange.clone());
-    let mut store = limited(filter.pre.engine(), state, meter.clone());
-    let returned = metered(&meter, async {
-        let instance = filter.pre.instantiate_async(&mut store).await?;
-        let guest = indices.load(&mut store, &instance)?;
-        guest.call_handle(&mut store, Resource::new_borrow(0)).await
-    })
-    .await;
-    let state = store.into_data();
+    let guest = async |store: &mut Store<State>, instance: &Instance| {
+        indices.load(&mut *store, instance)?.call_handle(&mut *store, Resource::new_borrow(0)).await
+    };
+    let (returned, state) = fresh(filter, state, &meter, guest).await;
     let Subject::Request(held) = state.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|action| {
         let verdict = match action {
@@ -79,6 +78,22 @@ pub(super) async fn on_request(
         Ok(Verdict::Answer(answer)) => (ended(Outcome::Answered, &meter), Ok(Decision::Answer(answer))),
         Err(failure) => stopped(failure, identity, &meter, held.unchanged()),
     }
+}
+
+/// Calls a guest in a fresh instance: what it returned, and what it leaves.
+async fn fresh<T>(
+    filter: &Filter,
+    state: State,
+    meter: &Arc<Meter>,
+    guest: impl AsyncFnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
+) -> (Result<T, Failure>, State) {
+    let mut store = limited(filter.pre.engine(), state, meter.clone());
+    let returned = metered(meter, async {
+        let instance = filter.pre.instantiate_async(&mut store).await?;
+        guest(&mut store, &instance).await
+    })
+    .await;
+    (returned, store.into_data())
 }
 
 enum Verdict {
@@ -101,14 +116,10 @@ pub(super) async fn on_response(
     let subject = Subject::Response(ResponseHeld::new(response));
     let mut state = State::new(identity, limits.memory_bytes, meter.clone(), subject, exchange.clone());
     state.kept = kept.into();
-    let mut store = limited(filter.pre.engine(), state, meter.clone());
-    let returned = metered(&meter, async {
-        let instance = filter.pre.instantiate_async(&mut store).await?;
-        let guest = indices.load(&mut store, &instance)?;
-        guest.call_handle(&mut store, Resource::new_borrow(0)).await
-    })
-    .await;
-    let state = store.into_data();
+    let guest = async |store: &mut Store<State>, instance: &Instance| {
+        indices.load(&mut *store, instance)?.call_handle(&mut *store, Resource::new_borrow(0)).await
+    };
+    let (returned, state) = fresh(filter, state, &meter, guest).await;
     let Subject::Response(held) = state.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|()| {
         let checked = held.check().and_then(|()| exchange.notes.commit(state.written));
