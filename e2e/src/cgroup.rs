@@ -15,6 +15,9 @@ use crate::{
 
 const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "sluice";
+/// What all pods together get of the CPU beside one busy thread outside (1024 shares with version 1, a weight of 100
+/// with version 2): there the control plane, the kubelets and the tests run, which on a real cluster are elsewhere.
+const POD_THREADS: u32 = 16;
 
 /// The kubelet's `cgroupRoot`.
 pub(crate) fn of_node(cluster: &str, node: &str) -> String {
@@ -46,6 +49,18 @@ pub(crate) fn make(cluster: &str, node: &str) -> Result<()> {
                 fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
             }
             inherit(&parent, &group)?;
+        }
+        favour(&hierarchy.join(OURS))?;
+    }
+    Ok(())
+}
+
+fn favour(group: &Path) -> Result<()> {
+    for (file, of_a_thread) in [("cpu.shares", 1024), ("cpu.weight", 100)] {
+        let path = group.join(file);
+        if path.exists() {
+            fs::write(&path, (POD_THREADS * of_a_thread).to_string())
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
     Ok(())
