@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod assign;
 pub mod at_once;
+pub mod client;
 pub mod clock;
 pub mod conditions;
 pub mod config;

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::Config, run::run};
+use crate::{client::client, config::Config, run::run};
 
 /// All of `sluice-operator`. No async function: those are compiled where they are awaited, so that the binary and
 /// each of its test targets would compile the whole operator once more.
@@ -37,6 +37,6 @@ async fn replica() -> anyhow::Result<()> {
         tracing::info!("stopping");
         stopping.send_replace(true);
     });
-    let client = kube::Client::try_default().await.context("no API server is configured")?;
-    run(config, client, stop).await.context("the operator stopped")
+    let api_server = client().await.context("no API server is configured")?;
+    run(config, api_server, stop).await.context("the operator stopped")
 }
