@@ -5,8 +5,8 @@
 #   tools/install.sh machine    only what comes from Debian and rustup
 #   tools/install.sh etcd helm  only these binaries (no Debian packages, no Rust target)
 #
-# Binaries go to ${SLUICE_CACHE:-$HOME/.cache/sluice}/tools/<name>-<version>-<key>/, where the key covers go.mod, go.sum
-# and the build flags, so that branches with different pins share one cache; tools/bin/ links to the current ones.
+# Binaries go to ${SLUICE_CACHE:-$HOME/.cache/sluice}/tools/<name>-<version>-<key>/, where the key covers go.mod, go.sum,
+# coredns/ and the build flags, so that branches with different pins share one cache; tools/bin/ links to the current ones.
 
 set -euo pipefail
 
@@ -15,17 +15,18 @@ cache=${SLUICE_CACHE:-$HOME/.cache/sluice}/tools
 wanted=("$@")
 
 # In this order because etcd, the API server and the controller manager are all that the integration tests need.
-# name | module folder | Go package | module whose version names the build
+# name | Go package | module whose version names the build
+# One module, go.mod here, pins them all: what they share (client-go, gRPC and much more) is compiled once.
 go_tools='
-etcd|etcd|go.etcd.io/etcd/server/v3|go.etcd.io/etcd/server/v3
-kube-apiserver|kubernetes|k8s.io/kubernetes/cmd/kube-apiserver|k8s.io/kubernetes
-kube-controller-manager|kubernetes|k8s.io/kubernetes/cmd/kube-controller-manager|k8s.io/kubernetes
-kube-scheduler|kubernetes|k8s.io/kubernetes/cmd/kube-scheduler|k8s.io/kubernetes
-kubelet|kubernetes|k8s.io/kubernetes/cmd/kubelet|k8s.io/kubernetes
-kube-proxy|kubernetes|k8s.io/kubernetes/cmd/kube-proxy|k8s.io/kubernetes
-helm|helm|helm.sh/helm/v4/cmd/helm|helm.sh/helm/v4
-coredns|coredns|github.com/coredns/coredns|github.com/coredns/coredns
-kubectl|kubernetes|k8s.io/kubernetes/cmd/kubectl|k8s.io/kubernetes'
+etcd|go.etcd.io/etcd/server/v3|go.etcd.io/etcd/server/v3
+kube-apiserver|k8s.io/kubernetes/cmd/kube-apiserver|k8s.io/kubernetes
+kube-controller-manager|k8s.io/kubernetes/cmd/kube-controller-manager|k8s.io/kubernetes
+kube-scheduler|k8s.io/kubernetes/cmd/kube-scheduler|k8s.io/kubernetes
+kubelet|k8s.io/kubernetes/cmd/kubelet|k8s.io/kubernetes
+kube-proxy|k8s.io/kubernetes/cmd/kube-proxy|k8s.io/kubernetes
+helm|helm.sh/helm/v4/cmd/helm|helm.sh/helm/v4
+coredns|./coredns|github.com/coredns/coredns
+kubectl|k8s.io/kubernetes/cmd/kubectl|k8s.io/kubernetes'
 
 debian_packages=(containerd runc containernetworking-plugins iptables conntrack socat ethtool kmod iproute2
   busybox-static curl prometheus docker-registry lighttpd git)
@@ -68,25 +69,25 @@ is_wanted() { [ ${#wanted[@]} -eq 0 ] || is_named "$1"; }
 
 # --- Go tools ---------------------------------------------------------------------------------------------------------
 
-version_of() { # module folder, module path
-  awk -v module="$2" '$1 == "require" && $2 == module { print $3 } $1 == module && $2 ~ /^v/ { print $2 }' \
-    "$here/$1/go.mod" | head -n 1
+version_of() { # module path
+  awk -v module="$1" '$1 == "require" && $2 == module { print $3 } $1 == module && $2 ~ /^v/ { print $2 }' \
+    "$here/go.mod" | head -n 1
 }
 
-ldflags_of() { # module folder, version
+ldflags_of() { # module path, version
   case $1 in
-    kubernetes) # Without these the API server calls itself v0.0.0-master and clients complain.
+    k8s.io/kubernetes) # Without these the API server calls itself v0.0.0-master and clients complain.
       local package=k8s.io/component-base/version minor=${2#v1.}
       printf -- '-s -w -X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s' \
         $package "$2" $package $package "${minor%%.*}" ;;
-    helm) printf -- '-s -w -X helm.sh/helm/v4/internal/version.version=%s' "$2" ;;
+    helm.sh/helm/v4) printf -- '-s -w -X helm.sh/helm/v4/internal/version.version=%s' "$2" ;;
     *) printf -- '-s -w' ;;
   esac
 }
 
-go_build() ( # module folder, package, output, ldflags
-  cd "$here/$1" &&
-    CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly nice -n 5 go build -trimpath -ldflags "$4" -o "$3" "$2"
+go_build() ( # package, output, ldflags
+  cd "$here" &&
+    CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly nice -n 5 go build -trimpath -ldflags "$3" -o "$2" "$1"
 )
 
 link() { # name, file
@@ -101,33 +102,33 @@ system_kubectl() {
   [ -n "$minor" ] && [ "$minor" -ge "$kubectl_minor_min" ]
 }
 
-go_tool() { # name, module folder, package, versioned module
-  local name=$1 module=$2 package=$3 version ldflags key folder
+go_tool() { # name, package, versioned module
+  local name=$1 package=$2 version ldflags key folder
   if [ "$name" = kubectl ] && system_kubectl; then
     link kubectl /usr/bin/kubectl
     return
   fi
-  version=$(version_of "$module" "$4")
-  ldflags=$(ldflags_of "$module" "$version")
-  key=$({ cat "$here/$module/go.mod" "$here/$module/go.sum"; printf '%s %s' "$package" "$ldflags"; } | sha256sum | cut -c 1-12)
+  version=$(version_of "$3")
+  ldflags=$(ldflags_of "$3" "$version")
+  key=$({ cat "$here/go.mod" "$here/go.sum" "$here/coredns/main.go"; printf '%s %s' "$package" "$ldflags"; } | sha256sum | cut -c 1-12)
   folder=$cache/$name-$version-$key
   if [ ! -x "$folder/$name" ]; then
     if ! has go; then
-      problem "go, to build $name: https://go.dev/dl/ (1.24 or later; Debian: apt-get install golang-go from backports)"
+      problem "go, to build $name: https://go.dev/dl/ (1.26 or later; Debian: apt-get install golang-go from backports)"
       return
     fi
     mkdir -p "$folder"
-    timed "build $name $version" go_build "$module" "$package" "$folder/.$name.part" "$ldflags" || return 0
+    timed "build $name $version" go_build "$package" "$folder/.$name.part" "$ldflags" || return 0
     mv "$folder/.$name.part" "$folder/$name"
   fi
   link "$name" "$folder/$name"
 }
 
 all_go_tools() {
-  local name module package versioned
+  local name package versioned
   mkdir -p "$cache/bin"
-  while IFS='|' read -r name module package versioned; do
-    [ -n "$name" ] && is_wanted "$name" && go_tool "$name" "$module" "$package" "$versioned"
+  while IFS='|' read -r name package versioned; do
+    [ -n "$name" ] && is_wanted "$name" && go_tool "$name" "$package" "$versioned"
   done <<<"$go_tools"
   return 0
 }
