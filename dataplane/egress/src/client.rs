@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -17,15 +17,16 @@ use http::{
 };
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, connect::capture_connection},
+    client::legacy::{self, Client, connect::capture_connection},
     rt::{TokioExecutor, TokioTimer},
 };
 use sluice_config::Upstream;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, hop_by_hop,
+    Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, empty, hop_by_hop,
     resolve::Resolver, timed,
 };
 
@@ -160,7 +161,8 @@ impl Egress {
         client
     }
 
-    /// Sends a request; its path, query and headers are used, scheme and authority come from the target.
+    /// Sends a request; its path, query and headers are used, scheme and authority come from the target. What may be sent
+    /// twice is sent once more where the upstream closes the connection instead of an answer.
     ///
     /// # Errors
     /// There is no response head, see [`EgressError`].
@@ -173,21 +175,14 @@ impl Egress {
         policy.check(&target.origin)?;
         target.address(&mut request)?;
         hop_by_hop::strip(request.headers_mut());
-        let connected = capture_connection(&mut request);
-        let (request, ended) = watched(request);
-        let sending = target.client.request(request);
-        tokio::pin!(sending);
-        let response = async {
-            // Nothing is timed here: the connector limits connecting, and a body takes what it takes.
-            tokio::select! {
-                biased;
-                done = &mut sending => return Ok(done),
-                () = until_sent(connected, ended) => {}
-            }
-            timeout(target.timeouts.response, &mut sending).await
+        let spare = spare(&request);
+        let mut done = target.attempt(request).await;
+        if let (Ok(Err(error)), Some(spare)) = (&done, spare)
+            && was_closed(error)
+        {
+            done = target.attempt(spare).await;
         }
-        .await;
-        match response {
+        match done {
             Ok(Ok(response)) => Ok(received(response, self.shared.config.body_idle)),
             Ok(Err(error)) => Err(why(&target.origin, &error)),
             Err(_) => {
@@ -198,6 +193,23 @@ impl Egress {
 }
 
 impl Target {
+    async fn attempt(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Result<Response<Incoming>, legacy::Error>, tokio::time::error::Elapsed> {
+        let connected = capture_connection(&mut request);
+        let (request, ended) = watched(request);
+        let sending = self.client.request(request);
+        tokio::pin!(sending);
+        // Nothing is timed here: the connector limits connecting, and a body takes what it takes.
+        tokio::select! {
+            biased;
+            done = &mut sending => return Ok(done),
+            () = until_sent(connected, ended) => {}
+        }
+        timeout(self.timeouts.response, &mut sending).await
+    }
+
     fn address(&self, request: &mut Request<Body>) -> Result<(), EgressError> {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(Scheme::HTTP);
@@ -219,7 +231,36 @@ async fn until_sent(
     }
 }
 
-fn received(mut response: Response<hyper::body::Incoming>, idle: Duration) -> Response<Body> {
+/// The same request again, if it may be sent twice: safe methods change nothing (RFC 9110, 9.2), and without a body there
+/// is nothing that the first attempt used up.
+fn spare(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut spare = Request::new(empty());
+    spare.method_mut().clone_from(request.method());
+    spare.uri_mut().clone_from(request.uri());
+    spare.headers_mut().clone_from(request.headers());
+    *spare.version_mut() = request.version();
+    Some(spare)
+}
+
+/// Whether the upstream closed the connection instead of an answer, as it does with one that was idle for too long.
+fn was_closed(error: &legacy::Error) -> bool {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+            return true;
+        }
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        }
+        source = inner.source();
+    }
+    false
+}
+
+fn received(mut response: Response<Incoming>, idle: Duration) -> Response<Body> {
     hop_by_hop::strip(response.headers_mut());
     response.map(|body| {
         let body = body.map_err(|e| BodyError::Upstream(e.to_string())).boxed_unsync();
@@ -228,7 +269,7 @@ fn received(mut response: Response<hyper::body::Incoming>, idle: Duration) -> Re
 }
 
 /// What a client's error comes from: our connector, the request's body, or the upstream.
-fn why(origin: &Origin, error: &hyper_util::client::legacy::Error) -> EgressError {
+fn why(origin: &Origin, error: &legacy::Error) -> EgressError {
     let mut source = error.source();
     let mut last = error.to_string();
     while let Some(inner) = source {

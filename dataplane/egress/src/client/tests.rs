@@ -1,5 +1,7 @@
 //! Against real sockets on loopback.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,14 +29,14 @@ fn get(path: &str) -> Request<Body> {
 }
 
 /// Accepts connections, and answers each request's head with `answer`.
-async fn serve(answer: &'static str) -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+async fn serve(answer: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let accepted = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let accepted = Arc::new(AtomicUsize::new(0));
     let count = accepted.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            count.fetch_add(1, SeqCst);
             tokio::spawn(async move {
                 let mut seen = Vec::new();
                 let mut chunk = [0; 4096];
@@ -65,7 +67,63 @@ async fn connections_are_reused_also_by_a_later_target() {
         assert!(!response.headers().contains_key("keep-alive"));
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     }
-    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(accepted.load(SeqCst), 1);
+}
+
+/// Answers the first request of each connection, and closes the connection at the second.
+async fn closes_at_the_second() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut chunk = [0; 4096];
+                for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", ""] {
+                    if stream.read(&mut chunk).await.is_ok_and(|n| n > 0) {
+                        count.fetch_add(1, SeqCst);
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_asked_once_more_when_the_connection_is_closed() {
+    let (url, asked) = closes_at_the_second().await;
+    let egress = egress(true);
+    let (policy, target) = ready(&egress, &url, 1000);
+    for sent in [1, 3] {
+        let response = egress.send(&policy, &target, get("/")).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert_eq!(asked.load(SeqCst), sent);
+    }
+    let post = Request::post("/").body(empty()).unwrap();
+    let error = egress.send(&policy, &target, post).await.unwrap_err();
+    assert!(matches!(error, EgressError::Broken { .. }), "{error}");
+    assert_eq!(asked.load(SeqCst), 4, "a POST is sent once");
+}
+
+#[tokio::test]
+async fn an_upstream_that_always_closes_is_asked_twice() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let egress = egress(true);
+    let (policy, target) = ready(&egress, &format!("http://{}", listener.local_addr().unwrap()), 1000);
+    let accepted = tokio::spawn(async move {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _head = stream.read(&mut [0; 4096]).await.unwrap();
+        }
+        // Nobody listens for a third.
+    });
+    let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
+    assert!(matches!(error, EgressError::Broken { .. }), "{error}");
+    accepted.await.unwrap();
 }
 
 #[tokio::test]
@@ -76,7 +134,7 @@ async fn what_is_not_granted_is_not_dialled() {
     let error = egress.send(&Policy::default(), &target, get("/")).await.unwrap_err();
     assert!(matches!(error, EgressError::NotGranted { .. }), "{error}");
     assert_eq!(error.fault(), Fault::Named);
-    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(accepted.load(SeqCst), 0);
 }
 
 #[tokio::test]
@@ -89,7 +147,7 @@ async fn a_granted_name_that_means_loopback_is_denied_after_resolution() {
         assert!(matches!(error, EgressError::AddressDenied { .. }), "{error}");
         assert!(error.nothing_sent());
     }
-    assert_eq!(accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(accepted.load(SeqCst), 0);
 }
 
 #[tokio::test]
