@@ -18,6 +18,12 @@ use crate::Outcome;
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
 const SLICE_MIN: Duration = Duration::from_micros(500);
 
+/// What may pass between two looks at a guest that runs: it is looked at each millisecond, and where more CPU time has
+/// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it.
+const UNSEEN_MAX: Duration = Duration::from_millis(5);
+/// The same where the limit itself is small.
+const UNSEEN_MIN: Duration = Duration::from_millis(2);
+
 /// How often a guest that waits for others is looked at, at most: each look is CPU time of its own.
 const LOOK_MIN: Duration = Duration::from_millis(250);
 
@@ -31,6 +37,9 @@ pub(crate) struct Meter {
     /// CPU and wall time charged up to the last suspension.
     cpu_ns: AtomicU64,
     wall_ns: AtomicU64,
+    /// CPU time that counts against the limit, and where the thread's clock was at the last look.
+    counted_ns: AtomicU64,
+    looked_cpu_ns: AtomicU64,
     /// Since when the guest runs, or waits.
     resumed_cpu_ns: AtomicU64,
     since_ns: AtomicU64,
@@ -89,6 +98,8 @@ impl Meter {
             start: Instant::now(),
             cpu_ns: AtomicU64::new(0),
             wall_ns: AtomicU64::new(0),
+            counted_ns: AtomicU64::new(0),
+            looked_cpu_ns: AtomicU64::new(0),
             resumed_cpu_ns: AtomicU64::new(0),
             since_ns: AtomicU64::new(0),
             running: AtomicBool::new(false),
@@ -113,7 +124,9 @@ impl Meter {
         let now = self.now_ns();
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
-        self.resumed_cpu_ns.store(thread_cpu_ns(), Relaxed);
+        let cpu = thread_cpu_ns();
+        self.resumed_cpu_ns.store(cpu, Relaxed);
+        self.looked_cpu_ns.store(cpu, Relaxed);
         self.running.store(true, Relaxed);
         self.body_waited.store(false, Relaxed);
         self.yielded.store(false, Relaxed);
@@ -122,7 +135,8 @@ impl Meter {
     /// The guest gives the thread back.
     pub(crate) fn suspend(&self) {
         let now = self.now_ns();
-        self.cpu_ns.store(self.cpu_now_ns(), Relaxed);
+        let cpu = self.look();
+        self.cpu_ns.fetch_add(cpu.saturating_sub(self.resumed_cpu_ns.load(Relaxed)), Relaxed);
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
         self.running.store(false, Relaxed);
@@ -146,7 +160,10 @@ impl Meter {
         if let Some(limit) = self.verdict() {
             return Some(limit);
         }
-        let limit = if self.cpu_now_ns() > self.cpu_limit_ns {
+        if self.running.load(Relaxed) {
+            self.look();
+        }
+        let limit = if self.counted_ns.load(Relaxed) > self.cpu_limit_ns {
             Limit::Cpu
         } else if !self.answered.load(Relaxed) && self.wall_at(self.now_ns()) > self.wall_limit_ns.load(Relaxed) {
             Limit::Wall
@@ -305,13 +322,17 @@ impl Meter {
         charged + now_ns.saturating_sub(since.max(self.excused_ns.load(Relaxed)))
     }
 
-    fn cpu_now_ns(&self) -> u64 {
-        let charged = self.cpu_ns.load(Relaxed);
-        if self.running.load(Relaxed) {
-            charged + thread_cpu_ns().saturating_sub(self.resumed_cpu_ns.load(Relaxed))
-        } else {
-            charged
-        }
+    /// Counts the CPU time since the last look at a guest that runs; where the thread's clock is.
+    fn look(&self) -> u64 {
+        let cpu = thread_cpu_ns();
+        let passed = cpu.saturating_sub(self.looked_cpu_ns.swap(cpu, Relaxed));
+        self.counted_ns.fetch_add(passed.min(self.unseen_max_ns()), Relaxed);
+        cpu
+    }
+
+    fn unseen_max_ns(&self) -> u64 {
+        let limit = Duration::from_nanos(self.cpu_limit_ns / 4).clamp(UNSEEN_MIN, UNSEEN_MAX);
+        u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn now_ns(&self) -> u64 {
@@ -330,6 +351,28 @@ fn thread_cpu_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Uses CPU time of this thread without being looked at.
+    fn burn(time: Duration) {
+        let end = thread_cpu_ns() + u64::try_from(time.as_nanos()).unwrap();
+        while thread_cpu_ns() < end {}
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_uses_up_no_limit_and_a_guest_that_computes_does() {
+        let meter = Meter::new(&Limits { cpu_ms: 20, wall_ms: 60_000, memory_bytes: 1 << 20 });
+        meter.resume();
+        burn(Duration::from_millis(40));
+        assert_eq!(meter.exceeded(), None);
+        meter.suspend();
+        assert!(meter.cpu() >= Duration::from_millis(40), "what is reported is what was used");
+        meter.resume();
+        for _ in 0..20 {
+            burn(Duration::from_millis(1));
+            let _goes_on = meter.tick();
+        }
+        assert_eq!(meter.exceeded(), Some(Limit::Cpu));
+    }
 
     #[test]
     fn a_guest_that_waits_for_others_is_not_looked_at_again_and_again() {
