@@ -2,4 +2,4 @@
 
 .PHONY: tools
 tools: ## Find or build every tool (minutes once, then under two seconds)
-	@tools/install.sh
+	@MAKEFLAGS= tools/install.sh

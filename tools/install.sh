@@ -80,7 +80,13 @@ ldflags_of() { # module path, version
       local package=k8s.io/component-base/version minor=${2#v1.}
       printf -- '-s -w -X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s' \
         $package "$2" $package $package "${minor%%.*}" ;;
-    helm.sh/helm/v4) printf -- '-s -w -X helm.sh/helm/v4/internal/version.version=%s' "$2" ;;
+    helm.sh/helm/v4) # It takes a cluster that it is not shown for one of 1.20.
+      local package=helm.sh/helm/v4/pkg/chart kubernetes minor
+      kubernetes=$(version_of k8s.io/kubernetes)
+      minor=${kubernetes#v1.}
+      printf -- '-s -w -X helm.sh/helm/v4/internal/version.version=%s' "$2"
+      printf -- ' -X %s.k8sVersionMajor=1' $package/common $package/v2/lint/rules
+      printf -- ' -X %s.k8sVersionMinor='"${minor%%.*}" $package/common $package/v2/lint/rules ;;
     *) printf -- '-s -w' ;;
   esac
 }
