@@ -80,7 +80,7 @@ impl Stage {
         say("helm install sluice charts/sluice -n sluice-system");
         stage.import_images().await?;
         stage.helm("install", &[]).await?;
-        stage.cluster.apply(&stage.group_objects()).await?;
+        stage.apply_groups(&stage.groups).await?;
         stage.wait_ready().await?;
         say("kubectl apply the team's Repository");
         stage.cluster.apply(&repository(&url)).await?;
@@ -119,9 +119,18 @@ impl Stage {
         run::output_later(command, None).await
     }
 
-    fn group_objects(&self) -> Value {
-        let items: Vec<Value> = self.groups.iter().map(group_object).collect();
-        json!({"apiVersion": "v1", "kind": "List", "items": items})
+    /// `kubectl apply` of groups.
+    pub async fn apply_groups(&self, groups: &[Group]) -> Result<()> {
+        let items: Vec<Value> = groups.iter().map(group_object).collect();
+        self.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).await.map(drop)
+    }
+
+    /// What the dataplane of a group logged of failures, the last lines.
+    pub async fn trouble(&self, group: &str) -> Result<String> {
+        let pod = self.dataplane_pod(group).await?.name_any();
+        let log = self.cluster.kubectl(&["logs", "-n", SYSTEM, &pod, "--tail=200"]).await?;
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+        Ok(lines[lines.len().saturating_sub(10)..].join("\n"))
     }
 
     /// Waits for the operator, and for a ready dataplane pod in every group.

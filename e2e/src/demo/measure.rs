@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use sluice_crds::{Rollout, RolloutStatus};
 
-use super::{clients::Seen, scenery::Version};
+use super::{
+    clients::{Answer, Seen},
+    scenery::Version,
+};
 use crate::{figures::Figures, rollouts};
 
 /// What the story leaves behind to be measured.
@@ -42,15 +45,21 @@ pub(super) fn figures(record: &Record, seen: &Seen) -> Result<Figures> {
         figures.add(format!("time in {group}"), spent, "s");
     }
     bad_version(&mut figures, record, seen)?;
-    let v2 = Version::V2.mark();
-    let other: Vec<_> = seen.failed().filter(|answer| answer.worker.as_deref() != Some(v2.as_str())).collect();
-    for answer in &other {
-        tracing::error!("failed, and not by the bad worker: {answer}");
-    }
     figures.add("requests sent", count(seen.answers().len()), "requests");
     figures.add("requests failed", count(seen.failed().count()), "requests");
-    figures.add_at_most("failed for any other reason than the bad worker", count(other.len()), "requests", 0.0);
+    figures.add_at_most(
+        "failed for any other reason than the bad worker",
+        count(strangers(seen).len()),
+        "requests",
+        0.0,
+    );
     Ok(figures)
+}
+
+/// The requests that failed, and not by the bad worker.
+pub(super) fn strangers(seen: &Seen) -> Vec<&Answer> {
+    let v2 = Version::V2.mark();
+    seen.failed().filter(|answer| answer.worker.as_deref() != Some(v2.as_str())).collect()
 }
 
 fn bad_version(figures: &mut Figures, record: &Record, seen: &Seen) -> Result<()> {

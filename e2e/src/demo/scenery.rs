@@ -11,7 +11,7 @@ use crate::{
     team::Team,
 };
 
-/// A release of the worker `security-headers`.
+/// A release of the worker `security-headers`, a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// Good.
@@ -93,14 +93,14 @@ spec:
     )
 }
 
-/// The worker `security-headers` in a version.
+/// The worker `security-headers` in a version: a filter of `sluice:worker`.
 pub fn publish_headers(team: &Team, version: Version) -> Result<()> {
-    let guest = guest(&format!("security-headers-{}.wasm", version.name()))?;
+    let guest = guest(&format!("filter-security-headers-{}.wasm", version.name()))?;
     team.copy("workers/security-headers/security-headers.wasm", &guest)?;
     team.write("workers/security-headers/worker.yaml", worker("security-headers", "security", 20))
 }
 
-/// The worker `request-id`.
+/// The worker `request-id`: a component of `wasi:http`, as others run it, too.
 pub fn publish_request_id(team: &Team) -> Result<()> {
     team.copy("workers/request-id/request-id.wasm", &guest("request-id.wasm")?)?;
     team.write("workers/request-id/worker.yaml", worker("request-id", "edge", 10))

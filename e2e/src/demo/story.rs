@@ -1,6 +1,9 @@
 //! The story in four acts.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
@@ -80,6 +83,13 @@ pub async fn tell(name: &str) -> Result<Ending> {
     let seen = clients.stop().await?;
     teller.act("What `kubectl get rollouts` says now");
     println!("{}", stage.cluster.kubectl(&["get", "rollouts.sluice.dev", "-n", TEAM]).await?);
+    let strangers = measure::strangers(&seen);
+    for answer in &strangers {
+        teller.say(&format!("failed, and not by the bad worker: {answer}"));
+    }
+    for group in strangers.iter().map(|answer| answer.group.as_str()).collect::<BTreeSet<_>>() {
+        println!("The dataplane of {group} logged:\n{}", stage.trouble(group).await?);
+    }
     let figures = measure::figures(&Record { pushed, good, bad, bad_reverted }, &seen)?;
     Ok(Ending { stage, figures })
 }

@@ -2,7 +2,13 @@
 
 use arena as _;
 
+#[cfg(not(feature = "v2"))]
 wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/response-filter" });
+#[cfg(feature = "v2")]
+wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/filter" });
+
+#[cfg(feature = "v2")]
+mod bug;
 
 use exports::sluice::worker::on_response;
 use sluice::worker::types::Response;
@@ -15,6 +21,17 @@ const HEADERS: [(&str, &str); 5] = [
     ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
 ];
 
+/// The demo's releases say which of them was at work.
+const RELEASE: Option<&str> = if cfg!(feature = "v3") {
+    Some("security-headers/v3")
+} else if cfg!(feature = "v2") {
+    Some("security-headers/v2")
+} else if cfg!(feature = "v1") {
+    Some("security-headers/v1")
+} else {
+    None
+};
+
 struct Worker;
 
 export!(Worker);
@@ -26,6 +43,9 @@ impl on_response::Guest for Worker {
             if response.header(name).is_none() {
                 response.set_header(name, value.as_bytes());
             }
+        }
+        if let Some(release) = RELEASE {
+            response.append_header("x-sluice-worker", release.as_bytes());
         }
     }
 }
