@@ -306,31 +306,3 @@ async fn head_and_statuses_without_a_body_have_none() {
     assert_eq!((answer.status.as_u16(), answer.text()), (204, ""));
     assert_eq!(answer.header("content-length"), "");
 }
-
-#[tokio::test]
-async fn the_examples_do_what_they_say() {
-    let example = |name: &'static str| Code::Ready(guest(name));
-    let node = Node::start(vec![
-        Step::new("request-id").code(example("filter-request-id")).at("edge", 0),
-        Step::new("ab-test").code(example("filter-ab-test")),
-        Step::filter("z-reads").at("route", 0),
-    ])
-    .await;
-    let mut request = get("/cart", "read-note:team/ab-test/arm");
-    request.headers_mut().append("cookie", "theme=dark; ab-arm=b".parse().unwrap());
-    let answer = node.send(request).await;
-    assert_eq!(answer.header("x-path"), "/b/cart");
-    assert_eq!(answer.header("x-got"), "b");
-    assert_eq!(answer.header("x-request-id").len(), 32);
-    assert_eq!(answer.header("set-cookie"), "", "it is known already");
-    let answer = node.get("").await;
-    assert!(answer.header("set-cookie").starts_with("ab-arm="), "{answer:?}");
-
-    let node = Node::start(vec![Step::new("maintenance").code(example("filter-maintenance"))]).await;
-    let answer = node.get("").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("Back soon"));
-    let mut request = get("/", "");
-    request.headers_mut().append("cookie", "a=b; maintenance-pass=let-me-in".parse().unwrap());
-    assert_eq!(node.send(request).await.status, 200);
-}

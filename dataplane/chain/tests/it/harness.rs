@@ -175,8 +175,10 @@ fn answer(name: &str, request: Request<Incoming>) -> Response<Incoming> {
         .header("x-path", path)
         .header("x-host", joined("host"))
         .header("x-got", joined("x-seen"));
-    if let Some(length) = request.headers().get("content-length") {
-        response = response.header("content-length", length);
+    for name in ["content-length", "content-type"] {
+        if let Some(value) = request.headers().get(name) {
+            response = response.header(name, value);
+        }
     }
     response.body(request.into_body()).unwrap()
 }

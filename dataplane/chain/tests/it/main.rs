@@ -4,6 +4,7 @@
 mod bodies;
 mod counting;
 mod egress;
+mod examples;
 mod failure;
 mod filters;
 mod harness;

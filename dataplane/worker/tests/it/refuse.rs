@@ -69,6 +69,8 @@ fn filters_are_known_by_what_they_export() {
         ("filter-redirects", true, false),
         ("filter-maintenance", true, false),
         ("filter-ab-test", true, true),
+        ("filter-jwt", true, false),
+        ("filter-links", true, true),
         ("filter-faults", true, true),
     ] {
         let surface = imports::surface(&wasm(name)).unwrap();
