@@ -8,6 +8,7 @@ use sluice_config as wire;
 use sluice_crds as crd;
 use sluice_rollout::{Assignment, Entry, Exception, ExceptionKind, Group, Node, NodeReport, OnGateFailure};
 
+use super::Seen;
 use crate::{
     convert::{gates, ids},
     labels,
@@ -15,8 +16,16 @@ use crate::{
     times,
 };
 
-pub(super) fn groups(stores: &Stores) -> BTreeMap<String, Group> {
+/// The groups. Their assignments are those that they had before, where those did not change.
+pub(super) fn groups(
+    stores: &Stores,
+    before: BTreeMap<String, Group>,
+    seen: &mut Seen<String, crd::Assignment>,
+) -> BTreeMap<String, Group> {
     let mut nodes = nodes(stores);
+    let assigned = before.into_iter().filter_map(|(name, group)| Some((name, group.assignment?)));
+    let mut assignments: BTreeMap<String, Assignment> = assigned.collect();
+    seen.refresh(&mut assignments, stores.assignments.state(), |object| Some(object.name_any()), assignment);
     let read = |object: Arc<crd::DeploymentGroup>| {
         if object.metadata.deletion_timestamp.is_some() {
             return None;
@@ -35,7 +44,7 @@ pub(super) fn groups(stores: &Stores) -> BTreeMap<String, Group> {
             hold_limit: spec.hold_limit.duration(),
             rollback_window: spec.rollback_window.map(|window| window.duration()),
             nodes: nodes.remove(&name).unwrap_or_default(),
-            assignment: stores.assignments.get(&ObjectRef::new(&name)).and_then(|a| assignment(&a)),
+            assignment: assignments.remove(&name),
         };
         Some((name, group))
     };

@@ -6,8 +6,8 @@ use kube::ResourceExt;
 use sluice_config as wire;
 use sluice_crds as crd;
 use sluice_rollout::{
-    Digest, Environment, Head, Repository, RepositoryId, Revision, Rollout, RolloutId, StagingEvidence, Target, Time,
-    Together, Unit, UnitId,
+    Digest, Environment, Head, Repository, RepositoryId, Revision, Rollout, RolloutId, Snapshot, StagingEvidence,
+    Target, Time, Together, Unit, UnitId,
 };
 
 use crate::{
@@ -15,30 +15,22 @@ use crate::{
     stores::Stores,
 };
 
-pub(super) fn units(stores: &Stores) -> BTreeMap<UnitId, Unit> {
-    let read = |object: std::sync::Arc<crd::Unit>| {
-        let namespace = object.namespace()?;
-        let spec = &object.spec;
-        // Its name says whose memory it is: what the spec says can be edited into another unit's.
-        let id = ids::unit_of(&object)?;
-        let created = object.creation_timestamp()?;
-        let mut unit = Unit {
-            resource_version: object.resource_version()?,
-            repository: RepositoryId { namespace: namespace.clone(), name: spec.repository.clone() },
-            created_at: Time(created.0.as_millisecond()),
-            heads: BTreeMap::new(),
-            memory: BTreeMap::new(),
-        };
-        for (environment, stored) in [
-            (Environment::Staging, &spec.environments.staging),
-            (Environment::Production, &spec.environments.production),
-        ] {
-            unit.heads.insert(environment, head(&namespace, stored.head.as_ref()));
-            unit.memory.insert(environment, memory::read(&namespace, stored));
-        }
-        Some((id, unit))
+pub(super) fn read(object: &crd::Unit) -> Option<Unit> {
+    let (namespace, spec, created) = (object.namespace()?, &object.spec, object.creation_timestamp()?);
+    let mut unit = Unit {
+        resource_version: object.resource_version()?,
+        repository: RepositoryId { namespace: namespace.clone(), name: spec.repository.clone() },
+        created_at: Time(created.0.as_millisecond()),
+        heads: BTreeMap::new(),
+        memory: BTreeMap::new(),
     };
-    stores.units.state().into_iter().filter_map(read).collect()
+    for (environment, stored) in
+        [(Environment::Staging, &spec.environments.staging), (Environment::Production, &spec.environments.production)]
+    {
+        unit.heads.insert(environment, head(&namespace, stored.head.as_ref()));
+        unit.memory.insert(environment, memory::read(&namespace, stored));
+    }
+    Some(unit)
 }
 
 /// A branch that cannot be read for now still wants what it wanted last.
@@ -76,34 +68,22 @@ pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository
     stores.repositories.state().into_iter().filter_map(read).collect()
 }
 
-/// What was parsed of revisions so far.
-#[derive(Debug, Default)]
-pub(super) struct Revisions {
-    parsed: BTreeMap<Digest, Revision>,
-}
-
-impl Revisions {
-    /// Every revision that a head, a memory or a rollout under way names.
-    pub(super) fn of(
-        &mut self,
-        stores: &Stores,
-        units: &BTreeMap<UnitId, Unit>,
-        rollouts: &BTreeMap<RolloutId, Rollout>,
-    ) -> BTreeMap<Digest, Revision> {
-        let named = named(units, rollouts);
-        self.parsed.retain(|digest, _| named.contains(digest));
-        if named.iter().any(|digest| !self.parsed.contains_key(digest)) {
-            for object in stores.revisions.state() {
-                let digest = ids::digest(&object.spec.digest);
-                if named.contains(&digest) && !self.parsed.contains_key(&digest) {
-                    match revision(&object.spec.content) {
-                        Ok(revision) => drop(self.parsed.insert(digest, revision)),
-                        Err(error) => tracing::warn!(revision = object.name_any(), %error, "gates cannot be read"),
-                    }
-                }
+/// Every revision that a head, a memory or a rollout under way names. None ever changes.
+pub(super) fn refresh_revisions(stores: &Stores, snapshot: &mut Snapshot) {
+    let named = named(&snapshot.units, &snapshot.rollouts);
+    let parsed = &mut snapshot.revisions;
+    parsed.retain(|digest, _| named.contains(digest));
+    if parsed.len() == named.len() {
+        return;
+    }
+    for object in stores.revisions.state() {
+        let digest = ids::digest(&object.spec.digest);
+        if named.contains(&digest) && !parsed.contains_key(&digest) {
+            match revision(&object.spec.content) {
+                Ok(revision) => drop(parsed.insert(digest, revision)),
+                Err(error) => tracing::warn!(revision = object.name_any(), %error, "gates cannot be read"),
             }
         }
-        self.parsed.clone()
     }
 }
 
