@@ -1,54 +1,13 @@
 //! Manifests in, revisions or exact words out.
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::cell::RefCell;
 
 use sluice_config::{BindingKind, Content, Environment, UnitKind, limits};
 use sluice_operator::source::{FileError, Files, Known, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree};
 
 mod source_support;
-use source_support::{component, importing};
-
-/// Files in memory; a symbolic link is a text that starts with `->`.
-#[derive(Default)]
-struct Memory(BTreeMap<String, Vec<u8>>);
-
-impl Memory {
-    fn with(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.0.insert(path.to_owned(), content.into());
-        self
-    }
-}
-
-impl Files for Memory {
-    fn list(&self, folder: &str) -> Result<Option<Vec<ListedFile>>, FileError> {
-        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        let mut names = BTreeMap::new();
-        for path in self.0.keys() {
-            if let Some(rest) = path.strip_prefix(&prefix) {
-                let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-                names.insert(name.to_owned(), folder);
-            }
-        }
-        let listed = names.into_iter().map(|(name, folder)| ListedFile { name, folder }).collect::<Vec<_>>();
-        Ok((!listed.is_empty() || folder.is_empty()).then_some(listed))
-    }
-
-    fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, FileError> {
-        let bytes = self.0.get(path).ok_or_else(|| FileError::Missing(path.to_owned()))?;
-        if bytes.starts_with(b"->") {
-            return Err(FileError::Symlink(path.to_owned()));
-        }
-        if bytes.len() as u64 > bytes_max {
-            return Err(FileError::TooLarge { path: path.to_owned(), bytes: bytes.len() as u64, bytes_max });
-        }
-        Ok(bytes.clone())
-    }
-
-    fn content_id(&self, path: &str) -> Option<String> {
-        self.0.get(path).map(|bytes| sluice_config::Digest::of(bytes).to_string())
-    }
-}
+use source_support::{Memory, component, importing};
 
 fn parse(files: &Memory) -> (Vec<ParsedUnit>, Vec<Problem>) {
     let of =

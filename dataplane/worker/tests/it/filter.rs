@@ -14,7 +14,7 @@ use crate::{
     filter,
 };
 
-fn exchange() -> Arc<Exchange> {
+pub(crate) fn exchange() -> Arc<Exchange> {
     let spelling = Spelling {
         authority: |authority| if authority == "reserved" { Err("reserved".into()) } else { Ok(()) },
         path: |path| if path.path().contains("..") { Err("it has a segment ..".into()) } else { Ok(()) },

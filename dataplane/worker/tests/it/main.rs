@@ -1,6 +1,7 @@
 //! Real guests: what is refused, what is logged, what one call may do.
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic")]
 
+mod any_words;
 mod call;
 mod filter;
 mod refuse;
