@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod observe;
 pub mod polls;
 pub mod process;
+pub mod propose;
 pub mod provider;
 pub mod prune;
 pub mod publish;

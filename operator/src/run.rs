@@ -181,7 +181,7 @@ impl Replica {
             tracing::info!("this replica leads");
             metrics.leads(true);
             let (poller, reconciler) = self.leader()?;
-            let teller = Teller::new(self.hands.clone(), self.source.web().clone());
+            let teller = Teller::new(self.hands.clone(), self.source.clone());
             tokio::select! {
                 () = poller.run() => {}
                 () = teller.run() => {}

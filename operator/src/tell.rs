@@ -1,5 +1,6 @@
-//! Tells git how rollouts go: a task of the leader, which owes each rollout's commit a status for the phase it is in.
-//! What was told stands in the rollout's condition `CommitStatus`, so that nobody is told twice.
+//! Tells git how rollouts go: a task of the leader, which owes each rollout's commit a status for the phase it is in, and
+//! what was rejected a pull request where that was asked for. What was told stands in conditions of the rollout, so that
+//! nobody is told twice.
 
 use std::{
     collections::BTreeMap,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use jiff::{Timestamp, ToSpan};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use sluice_config::UnitKind;
 use sluice_crds::{CommitStatus, GroupPhase, Phase, Repository, Rollout, RolloutStatus, RolloutUnit, Unit};
@@ -16,15 +18,17 @@ use tokio::task::JoinSet;
 use crate::{
     conditions::{self, Truth},
     execute::Hands,
-    polls,
+    polls, propose,
     provider::{self, Project, State, Status},
     publish,
-    source::{RepositoryId, Web},
+    source::{Credentials, RepositoryId, Source, Web},
     writer::WriteError,
 };
 
 /// What was told, in a rollout's status.
 const CONDITION: &str = "CommitStatus";
+/// With a token as the password, every provider takes any name.
+const TOKEN_USER: &str = "x-access-token";
 /// Changes come in bursts, and phases that last no longer are not worth a word.
 const SETTLE: Duration = Duration::from_millis(500);
 /// After a failure, then twice as long, up to the longest.
@@ -38,7 +42,7 @@ const NEWS_HOURS: i64 = 1;
 /// Tells git.
 pub struct Teller {
     hands: Hands,
-    web: Web,
+    source: Source,
     silences: BTreeMap<RepositoryId, Silence>,
 }
 
@@ -60,8 +64,8 @@ struct Debt {
 impl Teller {
     /// One that has told nothing yet.
     #[must_use]
-    pub fn new(hands: Hands, web: Web) -> Self {
-        Self { hands, web, silences: BTreeMap::new() }
+    pub fn new(hands: Hands, source: Source) -> Self {
+        Self { hands, source, silences: BTreeMap::new() }
     }
 
     /// Tells, as long as it is not dropped.
@@ -72,7 +76,7 @@ impl Teller {
             let now = Instant::now();
             let mut tasks = JoinSet::new();
             for debt in self.debts(now) {
-                tasks.spawn(pay(self.hands.clone(), self.web.clone(), debt));
+                tasks.spawn(pay(self.hands.clone(), self.source.clone(), debt));
             }
             while let Some(ended) = tasks.join_next().await {
                 if let Ok((id, generation, paid)) = ended {
@@ -104,9 +108,14 @@ impl Teller {
         if debts.is_empty() {
             return Vec::new();
         }
+        let now = Timestamp::now();
         for rollout in stores.rollouts.state() {
-            if owed(&rollout, Timestamp::now()).is_some()
-                && let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id))
+            let owes = (owed(&rollout, now).is_some(), is_to_propose(&rollout, now));
+            if owes == (false, false) {
+                continue;
+            }
+            if let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id))
+                && (owes.0 || propose::proposal(stores, &debt.repository, &rollout).is_some())
             {
                 debt.rollouts.push(rollout);
             }
@@ -138,60 +147,92 @@ fn next_look(silences: impl Iterator<Item = Instant>, now: Instant) -> Duration 
 }
 
 /// Tells all of it to one provider; whether it took it.
-async fn pay(hands: Hands, web: Web, debt: Debt) -> (RepositoryId, Option<i64>, bool) {
+async fn pay(hands: Hands, source: Source, debt: Debt) -> (RepositoryId, Option<i64>, bool) {
     let Debt { id, repository, rollouts } = debt;
     let generation = repository.metadata.generation;
     let Some(api) = &repository.spec.commit_status else { return (id, generation, true) };
-    let token = token(&hands, &id, &repository, api).await;
+    let writer = writer(&hands, &id, &repository, api).await.map_err(|message| ("SecretMissing", message));
     for rollout in rollouts {
-        let told = match &token {
-            Ok(token) => tell(&web, &Project { url: &repository.spec.url, api, token }, &rollout).await,
-            Err(message) => Err(("SecretMissing", message.clone())),
-        };
-        let is_told = told.is_ok();
-        if let Err((reason, message)) = &told {
-            tracing::warn!(repository = %id, rollout = rollout.name_any(), message, "git is not told");
-            let about = hands.stores.repositories.get(&publish::key(&id));
-            if let Some(about) = about {
-                hands.events.publish(&*about, true, "CommitStatusFailed", &format!("{reason}: {message}"), "").await;
-            }
+        let now = Timestamp::now();
+        let mut told = Vec::new();
+        if owed(&rollout, now).is_some() {
+            told.push((
+                CONDITION,
+                match &writer {
+                    Ok(writer) => {
+                        let project = Project { url: &repository.spec.url, api, token: &writer.password };
+                        tell(source.web(), &project, &rollout).await
+                    }
+                    Err(missing) => Err(missing.clone()),
+                },
+            ));
+        }
+        let proposal = is_to_propose(&rollout, now).then(|| propose::proposal(&hands.stores, &repository, &rollout));
+        if let Some(proposal) = proposal.flatten() {
+            told.push((
+                propose::CONDITION,
+                match &writer {
+                    Ok(writer) => propose::propose(&hands, &source, &id, (&repository, writer), proposal).await,
+                    Err(missing) => Err(missing.clone()),
+                },
+            ));
+        }
+        let all_told = told.iter().all(|(_, told)| told.is_ok());
+        for (condition, told) in &told {
+            heed(&hands, &id, &rollout, condition, told).await;
         }
         if let Err(error) = remember(&hands, &rollout, told).await {
             tracing::debug!(%error, "what git was told is told again");
         }
-        if !is_told {
+        if !all_told {
             return (id, generation, false);
         }
     }
     (id, generation, true)
 }
 
-async fn token(
+/// What came of telling: the phase or what was done, and a sentence if there is one; or the reason in one word, and a
+/// sentence.
+type Told = Result<(&'static str, String), (&'static str, String)>;
+
+/// Says what went wrong.
+async fn heed(hands: &Hands, id: &RepositoryId, rollout: &Rollout, condition: &str, told: &Told) {
+    let Err((reason, message)) = told else { return };
+    tracing::warn!(repository = %id, rollout = rollout.name_any(), condition, message, "git is not told");
+    if let Some(about) = hands.stores.repositories.get(&publish::key(id)) {
+        let (event, note) = (format!("{condition}Failed"), format!("{reason}: {message}"));
+        hands.events.publish(&*about, true, &event, &note, "").await;
+    }
+}
+
+async fn writer(
     hands: &Hands,
     id: &RepositoryId,
     repository: &Repository,
     api: &CommitStatus,
-) -> Result<String, String> {
+) -> Result<Credentials, String> {
     let client = hands.writer.client();
     let Some(reference) = &api.secret_ref else {
         let credentials = polls::credentials(client, id, &repository.spec).await?;
         let missing = "no token: name a Secret with the key token in spec.commitStatus.secretRef";
-        return credentials.map(|credentials| credentials.password).ok_or_else(|| missing.to_owned());
+        return credentials.ok_or_else(|| missing.to_owned());
     };
     let [token] = polls::keys(client, &id.namespace, &reference.name, ["token"], "").await?;
-    Ok(token.trim().to_owned())
+    Ok(Credentials { username: TOKEN_USER.to_owned(), password: token.trim().to_owned() })
 }
 
-/// The phase that was told; or the reason in one word, and a sentence.
-async fn tell(web: &Web, project: &Project<'_>, rollout: &Rollout) -> Result<&'static str, (&'static str, String)> {
-    let Some((phase, state, description)) = owed(rollout, Timestamp::now()) else { return Ok("Pending") };
+/// Tells the phase.
+async fn tell(web: &Web, project: &Project<'_>, rollout: &Rollout) -> Told {
+    let Some((phase, state, description)) = owed(rollout, Timestamp::now()) else {
+        return Ok(("Pending", String::new()));
+    };
     for unit in &rollout.spec.units {
         let context = format!("sluice/{}/{}", rollout.spec.environment, shown(unit));
         let status = Status { context, state, description: description.clone() };
         let told = provider::tell(web, project, &rollout.spec.commit, &status).await;
         told.map_err(|error| (error.reason(), error.to_string()))?;
     }
-    Ok(phase)
+    Ok((phase, String::new()))
 }
 
 fn shown(unit: &RolloutUnit) -> String {
@@ -203,21 +244,21 @@ fn shown(unit: &RolloutUnit) -> String {
 }
 
 /// Keeps in the rollout what git was told of it.
-async fn remember(
-    hands: &Hands,
-    rollout: &Rollout,
-    told: Result<&'static str, (&'static str, String)>,
-) -> Result<(), WriteError> {
+async fn remember(hands: &Hands, rollout: &Rollout, told: Vec<(&'static str, Told)>) -> Result<(), WriteError> {
     let namespace = rollout.namespace().unwrap_or_default();
     let key = ObjectRef::<Rollout>::new(&rollout.name_any()).within(&namespace);
     let Some(stored) = hands.stores.rollouts.get(&key) else { return Ok(()) };
     let mut next = Rollout::clone(&stored);
     let status = next.status.get_or_insert_default();
-    let truth = match &told {
-        Ok(phase) => Truth::of(true, phase, ""),
-        Err((reason, message)) => Truth::of(false, reason, message),
-    };
-    conditions::set(&mut status.conditions, CONDITION, truth, stored.metadata.generation);
+    for (condition, told) in &told {
+        let ((Ok((reason, message)), holds) | (Err((reason, message)), holds)) = (told, told.is_ok());
+        conditions::set(
+            &mut status.conditions,
+            condition,
+            Truth::of(holds, reason, message),
+            stored.metadata.generation,
+        );
+    }
     if next.status == stored.status {
         return Ok(());
     }
@@ -237,13 +278,26 @@ fn owed(rollout: &Rollout, now: Timestamp) -> Option<(&'static str, State, Strin
         Phase::Succeeded => ("Succeeded", State::Success),
         Phase::Superseded => ("Superseded", State::Canceled),
     };
-    let told = status.conditions.iter().find(|condition| condition.type_ == CONDITION);
+    let told = told(status, CONDITION);
     if told.is_some_and(|told| told.status == "True" && told.reason == phase) || rollout.spec.commit.is_empty() {
         return None;
     }
+    (told.is_some() || is_news(status, now)).then(|| (phase, state, sentence(status)))
+}
+
+/// Whether nobody has proposed yet to take out of the branch what was rejected in this rollout.
+fn is_to_propose(rollout: &Rollout, now: Timestamp) -> bool {
+    let Some(status) = rollout.status.as_ref().filter(|status| propose::is_rejected(status)) else { return false };
+    told(status, propose::CONDITION).map_or_else(|| is_news(status, now), |told| told.status != "True")
+}
+
+fn told<'a>(status: &'a RolloutStatus, condition: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|told| told.type_ == condition)
+}
+
+fn is_news(status: &RolloutStatus, now: Timestamp) -> bool {
     let recently = now.checked_sub(NEWS_HOURS.hours()).unwrap_or(Timestamp::MIN);
-    let is_history = told.is_none() && status.ended_at.as_ref().is_some_and(|ended| ended.0 < recently);
-    (!is_history).then(|| (phase, state, sentence(status)))
+    status.ended_at.as_ref().is_none_or(|ended| ended.0 >= recently)
 }
 
 fn sentence(status: &RolloutStatus) -> String {

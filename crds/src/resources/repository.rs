@@ -121,6 +121,10 @@ pub struct CommitStatus {
     /// repository's own `secretRef` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+    /// Whether what was rejected is taken out of its branch by a pull request, which gives the unit's files the content
+    /// of the stable revision. The token must be allowed to push branches (`sluice/revert-…`) and to open pull requests.
+    #[serde(default)]
+    pub revert_pull_request: bool,
 }
 
 /// Whose API it is.

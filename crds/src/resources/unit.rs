@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_config::{Digest, UnitKind};
+use sluice_config::{Digest, Environment, UnitKind};
 
 /// What Sluice remembers of a unit: who owns the name, and for each environment what the branch
 /// wants, what is stable, in flight, passed and rejected, with why. Named `<name>-<w|r|c>`.
@@ -57,6 +57,17 @@ pub struct UnitEnvironments {
     /// Production.
     #[serde(default)]
     pub production: Memory,
+}
+
+impl UnitEnvironments {
+    /// The memory of one environment.
+    #[must_use]
+    pub fn of(&self, environment: Environment) -> &Memory {
+        match environment {
+            Environment::Staging => &self.staging,
+            Environment::Production => &self.production,
+        }
+    }
 }
 
 /// What is known of a unit in one environment.

@@ -1,4 +1,5 @@
-//! A git provider that is played: the one endpoint for commit statuses that GitHub and Gitea have, and what it was told.
+//! A git provider that is played: the endpoints for commit statuses and pull requests that GitHub and Gitea have, and
+//! what it was told there.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,7 +15,7 @@ use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// What it takes, as it comes in the header.
@@ -29,6 +30,19 @@ pub(crate) struct Told {
     pub(crate) description: String,
 }
 
+/// One pull request, as it was opened.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pull {
+    pub(crate) head: String,
+    pub(crate) base: String,
+    pub(crate) title: String,
+    pub(crate) body: String,
+}
+
+/// Where it says that pull requests are shown.
+pub(crate) const PAGE: &str = "http://provider.example/team/edge/pulls/1";
+const REPOSITORY: &str = "/api/v1/repos/team/edge/";
+
 /// It ends when this is dropped.
 pub(crate) struct Provider {
     shared: Arc<Shared>,
@@ -40,6 +54,7 @@ pub(crate) struct Provider {
 struct Shared {
     refuses: AtomicBool,
     told: Mutex<Vec<Told>>,
+    pulls: Mutex<Vec<Pull>>,
 }
 
 impl Provider {
@@ -66,6 +81,11 @@ impl Provider {
         let told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.iter().filter(|told| told.commit == commit).cloned().collect()
     }
+
+    /// The pull requests that were opened, in order.
+    pub(crate) fn pulls(&self) -> Vec<Pull> {
+        self.shared.pulls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -77,7 +97,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 let shared = Arc::clone(&shared);
                 async move {
                     let status = take(&shared, request).await.unwrap_or(StatusCode::BAD_REQUEST);
-                    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+                    let mut response = Response::new(Full::new(Bytes::from(json!({"html_url": PAGE}).to_string())));
                     *response.status_mut() = status;
                     Ok::<_, std::convert::Infallible>(response)
                 }
@@ -94,10 +114,19 @@ async fn take(shared: &Shared, request: Request<Incoming>) -> Result<StatusCode>
     if !allowed || shared.refuses.load(Ordering::Relaxed) {
         return Ok(StatusCode::UNAUTHORIZED);
     }
-    let path = request.uri().path().to_owned();
-    let commit = path.strip_prefix("/api/v1/repos/team/edge/statuses/").context("another path")?.to_owned();
+    let path = request.uri().path().strip_prefix(REPOSITORY).context("another repository")?.to_owned();
     let body: Value = serde_json::from_slice(&request.into_body().collect().await?.to_bytes())?;
     let text = |key: &str| body[key].as_str().map(str::to_owned).context("a field is missing");
+    if path == "pulls" {
+        let pull = Pull { head: text("head")?, base: text("base")?, title: text("title")?, body: text("body")? };
+        let mut pulls = shared.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        if pulls.iter().any(|open| open.head == pull.head) {
+            return Ok(StatusCode::CONFLICT);
+        }
+        pulls.push(pull);
+        return Ok(StatusCode::CREATED);
+    }
+    let commit = path.strip_prefix("statuses/").context("another path")?.to_owned();
     let told = Told { commit, context: text("context")?, state: text("state")?, description: text("description")? };
     shared.told.lock().unwrap_or_else(PoisonError::into_inner).push(told);
     Ok(StatusCode::CREATED)

@@ -1,18 +1,20 @@
 //! What git is told of rollouts.
 
-use anyhow::{Result, ensure};
-use kube::ResourceExt;
+use std::process::Command;
+
+use anyhow::{Result, bail, ensure};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use sluice_config::Environment::Production;
-use sluice_crds::Phase;
+use sluice_crds::{Phase, Unit};
 use sluice_e2e::{
-    Cluster, Options,
+    Cluster, Options, run,
     wait::{Look, until},
 };
 
 use crate::{
     fleet::Fleet,
-    provider::{Provider, TOKEN, Told},
+    provider::{PAGE, Provider, Pull, TOKEN, Told},
     world::{LIMIT, TEAM, World, shop},
 };
 
@@ -40,7 +42,8 @@ async fn play(world: &World<'_>) -> Result<()> {
     let repository = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Repository",
         "metadata": {"name": "edge", "namespace": TEAM},
         "spec": {"url": world.git.url(REPOSITORY), "interval": "1s", "stagingEvidence": "None",
-            "commitStatus": {"provider": "Gitea", "api": provider.api(), "secretRef": {"name": "provider"}}}});
+            "commitStatus": {"provider": "Gitea", "api": provider.api(), "secretRef": {"name": "provider"},
+                "revertPullRequest": true}}});
     world.cluster.apply(&repository).await?;
     world.start_operator("operator-a", "one")?;
 
@@ -68,6 +71,8 @@ async fn play(world: &World<'_>) -> Result<()> {
     let failed = self::told(&provider, &second, "failure").await?;
     ensure!(failed.description.starts_with("1/1 main: errors: ") && failed.description.contains("> 1%"), "{failed:?}");
 
+    let taken_back = a_revert_is_proposed(world, &provider, &ended.name_any()).await?;
+
     // Nobody is told twice, by no operator.
     world
         .until("to be told to the end", &ended.name_any(), |status| {
@@ -81,7 +86,46 @@ async fn play(world: &World<'_>) -> Result<()> {
     world.production(SHOP, &third, Phase::Succeeded).await?;
     self::told(&provider, &third, "success").await?;
     ensure!((provider.told(&first), provider.told(&second)) == before, "told again");
+    ensure!(provider.pulls() == [taken_back], "proposed again");
     Ok(())
+}
+
+/// What was rejected is still in the branch: a pull request has the files as they were, and to merge it is all there is
+/// to do.
+async fn a_revert_is_proposed(world: &World<'_>, provider: &Provider, rollout: &str) -> Result<Pull> {
+    world
+        .until("to say where it is proposed to take it out", rollout, |status| {
+            status.conditions.iter().any(|c| c.type_ == "RevertPullRequest" && c.status == "True" && c.message == PAGE)
+        })
+        .await?;
+    let pulls = provider.pulls();
+    let [pull] = &pulls[..] else { bail!("{pulls:?}") };
+    ensure!(
+        (pull.head.as_str(), pull.base.as_str()) == (&*format!("sluice/revert-{rollout}"), "production"),
+        "{pull:?}"
+    );
+    ensure!(pull.title.starts_with(&format!("Take {SHOP} back")) && pull.body.contains("> 1%"), "{pull:?}");
+    let repository = world.git.repository(REPOSITORY);
+    let git = |arguments: &[&str]| run::output(Command::new("git").arg("-C").arg(&repository).args(arguments));
+    let proposed = git(&["show", &format!("{}:routes/shop.yaml", pull.head)])?;
+    ensure!(proposed.trim() == shop("good-1").trim(), "{proposed}");
+    ensure!(git(&["diff", "--name-only", "production", &pull.head])?.trim() == "routes/shop.yaml", "more is changed");
+    git(&["fsck", "--strict"])?;
+    git(&["update-ref", "refs/heads/production", &pull.head])?;
+    let merged = git(&["rev-parse", &pull.head])?.trim().to_owned();
+    until("the branch to want what is stable", LIMIT, || async {
+        let unit = Api::<Unit>::namespaced(world.client.clone(), TEAM).get("shop-r").await?;
+        let memory = unit.spec.environments.of(Production);
+        let (head, stable) = (memory.head.as_ref(), memory.stable.as_ref());
+        let is_back = head.is_some_and(|head| Some(&head.digest) == stable.map(|stable| &stable.digest));
+        Ok(if is_back && head.is_some_and(|head| head.commit == merged) {
+            Look::Done(())
+        } else {
+            Look::NotYet(format!("{head:?}"))
+        })
+    })
+    .await?;
+    Ok(pull.clone())
 }
 
 async fn commit(world: &World<'_>, host: &str) -> Result<String> {

@@ -1,8 +1,8 @@
 //! How each provider wants it said.
 //!
-//! - GitHub: <https://docs.github.com/rest/commits/statuses>
-//! - GitLab: <https://docs.gitlab.com/api/commits/#set-commit-pipeline-status>
-//! - Gitea and Forgejo: `/api/swagger` of any instance, `repoCreateStatus`
+//! - GitHub: <https://docs.github.com/rest/commits/statuses>, <https://docs.github.com/rest/pulls/pulls#create-a-pull-request>
+//! - GitLab: <https://docs.gitlab.com/api/commits/#set-commit-pipeline-status>, <https://docs.gitlab.com/api/merge_requests/#create-mr>
+//! - Gitea and Forgejo: `/api/swagger` of any instance, `repoCreateStatus`, `repoCreatePullRequest`
 
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -37,6 +37,19 @@ pub enum State {
     Canceled,
 }
 
+/// A branch that is to be merged into another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRequest {
+    /// The branch.
+    pub head: String,
+    /// The other.
+    pub base: String,
+    /// In a line.
+    pub title: String,
+    /// The rest.
+    pub text: String,
+}
+
 /// What to send where.
 #[derive(Debug, PartialEq)]
 pub(super) struct Request {
@@ -51,6 +64,33 @@ pub(super) fn authorization(provider: Provider, token: &str) -> (&'static str, S
         Provider::GitLab => ("private-token", token.to_owned()),
         Provider::Gitea => ("authorization", format!("token {token}")),
     }
+}
+
+/// Opens a pull request.
+pub(super) fn open(project: &Project<'_>, pull: &PullRequest) -> Result<Request, ProviderError> {
+    let provider = project.api.provider;
+    let (base, name) = place(provider, project.url, project.api.api.as_deref())?;
+    let PullRequest { head, base: into, title, text } = pull;
+    Ok(match provider {
+        Provider::GitHub | Provider::Gitea => Request {
+            url: format!("{base}/repos/{name}/pulls"),
+            body: json!({"head": head, "base": into, "title": title, "body": text}),
+        },
+        Provider::GitLab => Request {
+            url: format!("{base}/projects/{}/merge_requests", name.replace('/', "%2F")),
+            body: json!({"source_branch": head, "target_branch": into, "title": title, "description": text,
+                "remove_source_branch": true}),
+        },
+    })
+}
+
+/// Where people find a pull request that was opened.
+pub(super) fn page(provider: Provider, answer: &Value) -> String {
+    let field = match provider {
+        Provider::GitHub | Provider::Gitea => "html_url",
+        Provider::GitLab => "web_url",
+    };
+    answer[field].as_str().unwrap_or_default().chars().take(300).collect()
 }
 
 /// Writes a status.
@@ -125,8 +165,12 @@ mod tests {
 
     use super::*;
 
+    fn api_of(provider: Provider, api: Option<&str>) -> CommitStatus {
+        CommitStatus { provider, api: api.map(str::to_owned), secret_ref: None, revert_pull_request: true }
+    }
+
     fn written(provider: Provider, url: &str, api: Option<&str>, state: State) -> Request {
-        let api = CommitStatus { provider, api: api.map(str::to_owned), secret_ref: None };
+        let api = api_of(provider, api);
         let status = Status { context: "sluice/production/auth".into(), state, description: "x".repeat(141) };
         write(&Project { url, api: &api, token: "t" }, "4fab17b7", &status).unwrap()
     }
@@ -148,8 +192,25 @@ mod tests {
     }
 
     #[test]
+    fn each_provider_is_asked_to_merge_in_its_own_words() {
+        let pull = PullRequest { head: "h".into(), base: "b".into(), title: "t".into(), text: "x".into() };
+        let opened = |provider, url| {
+            let api = api_of(provider, None);
+            open(&Project { url, api: &api, token: "t" }, &pull).unwrap()
+        };
+        let hub = opened(Provider::GitHub, "https://github.com/team/edge");
+        assert_eq!(hub.url, "https://api.github.com/repos/team/edge/pulls");
+        assert_eq!(hub.body, json!({"head": "h", "base": "b", "title": "t", "body": "x"}));
+        let lab = opened(Provider::GitLab, "https://lab.example/team/edge");
+        assert_eq!(lab.url, "https://lab.example/api/v4/projects/team%2Fedge/merge_requests");
+        assert_eq!((&lab.body["source_branch"], &lab.body["target_branch"]), (&json!("h"), &json!("b")));
+        assert_eq!(page(Provider::GitLab, &json!({"web_url": "https://lab.example/1"})), "https://lab.example/1");
+        assert_eq!(page(Provider::Gitea, &json!({})), "");
+    }
+
+    #[test]
     fn a_url_without_owner_and_name_is_told() {
-        let api = CommitStatus { provider: Provider::GitHub, api: None, secret_ref: None };
+        let api = api_of(Provider::GitHub, None);
         let status = Status { context: String::new(), state: State::Pending, description: String::new() };
         let project = Project { url: "https://git.example/edge.git", api: &api, token: "t" };
         let error = write(&project, "4fab17b7", &status).unwrap_err();

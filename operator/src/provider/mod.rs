@@ -1,4 +1,4 @@
-//! What git providers are told beside git: the statuses of commits.
+//! What git providers are told beside git: the statuses of commits, and pull requests.
 
 mod dialect;
 
@@ -6,7 +6,7 @@ use sluice_crds::{CommitStatus, Provider};
 
 use crate::source::{SourceError, Web};
 
-pub use dialect::{State, Status};
+pub use dialect::{PullRequest, State, Status};
 
 /// What is shown of an answer.
 const SAYS_CHARS_MAX: usize = 200;
@@ -22,7 +22,7 @@ pub enum ProviderError {
     NoProject(String),
     /// 401, 403, or 404, with which providers hide what a token may not see.
     #[error(
-        "{host} answers {status} ({says}): see that the token in the Secret is in force and may write commit statuses of this repository"
+        "{host} answers {status} ({says}): see that the token in the Secret is in force and may {needs} in this repository"
     )]
     Refused {
         /// Host of the API.
@@ -31,6 +31,8 @@ pub enum ProviderError {
         status: u16,
         /// Its first characters.
         says: String,
+        /// What the token has to be allowed.
+        needs: &'static str,
     },
     /// Any other status.
     #[error("{host} answers {status} ({says}): check spec.commitStatus")]
@@ -74,21 +76,50 @@ pub struct Project<'a> {
 /// See [`ProviderError`].
 pub async fn tell(web: &Web, project: &Project<'_>, commit: &str, status: &Status) -> Result<(), ProviderError> {
     let request = dialect::write(project, commit, status)?;
+    match send(web, project, &request, "write commit statuses").await {
+        // GitLab takes no status twice.
+        Err(ProviderError::Answer { says, .. })
+            if project.api.provider == Provider::GitLab && says.contains("Cannot transition status") =>
+        {
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+/// Opens a pull request; one of that branch that is open already will do. The page that shows it, if the provider says.
+///
+/// # Errors
+/// See [`ProviderError`].
+pub async fn open(web: &Web, project: &Project<'_>, pull: &PullRequest) -> Result<String, ProviderError> {
+    let request = dialect::open(project, pull)?;
+    match send(web, project, &request, "open pull requests").await {
+        // GitHub says 422 to much that is wrong, the others 409 to this alone.
+        Err(ProviderError::Answer { status: 409, .. }) => Ok(String::new()),
+        Err(ProviderError::Answer { status: 422, says, .. }) if says.contains("already exists") => Ok(String::new()),
+        Err(error) => Err(error),
+        Ok(answer) => Ok(dialect::page(project.api.provider, &answer)),
+    }
+}
+
+/// What was answered, if it was a success.
+async fn send(
+    web: &Web,
+    project: &Project<'_>,
+    request: &dialect::Request,
+    needs: &'static str,
+) -> Result<serde_json::Value, ProviderError> {
     let authorization = dialect::authorization(project.api.provider, project.token);
     let (host, answer) = web.post(("spec.commitStatus.api", &request.url), authorization, &request.body).await?;
     let status = answer.status();
     if status.is_success() {
-        return Ok(());
+        return Ok(answer.json().await.unwrap_or_default());
     }
     let text = answer.text().await.unwrap_or_default();
-    // GitLab takes no status twice.
-    if project.api.provider == Provider::GitLab && text.contains("Cannot transition status") {
-        return Ok(());
-    }
     let says: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAYS_CHARS_MAX).collect();
     let status = status.as_u16();
     Err(match status {
-        401 | 403 | 404 => ProviderError::Refused { host, status, says },
+        401 | 403 | 404 => ProviderError::Refused { host, status, says, needs },
         _ => ProviderError::Answer { host, status, says },
     })
 }

@@ -40,7 +40,7 @@ pub(super) fn of(units: &[Arc<Unit>], input: &Input<'_>) -> Sets {
     let mut sets = Sets::new();
     for (environment, head) in input.heads {
         let Ok(head) = head else { continue };
-        let stored = |unit: &UnitRef| known.get(unit).map(|unit| memory(unit, *environment));
+        let stored = |unit: &UnitRef| known.get(unit).map(|unit| unit.spec.environments.of(*environment));
         let mut named: BTreeMap<String, BTreeMap<UnitRef, Wanted>> = BTreeMap::new();
         for parsed in &head.units {
             let (name, wanted) = match &parsed.result {
@@ -86,13 +86,6 @@ fn are_settled<'a>(heads: impl Iterator<Item = Option<&'a Head>>) -> bool {
         }
     }
     true
-}
-
-fn memory(unit: &Unit, environment: Environment) -> &Memory {
-    match environment {
-        Environment::Staging => &unit.spec.environments.staging,
-        Environment::Production => &unit.spec.environments.production,
-    }
 }
 
 fn name(memory: &Memory) -> Option<String> {

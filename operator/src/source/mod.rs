@@ -161,6 +161,39 @@ pub struct ArtifactAt {
     pub commit: String,
 }
 
+/// A branch that takes something back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The branch that it is to be merged into.
+    pub base: String,
+    /// The new branch. One of that name that is there already is left as it is.
+    pub branch: String,
+    /// What it changes.
+    pub restores: Vec<Restore>,
+    /// The commit's message.
+    pub message: String,
+    /// When it was decided: the commit's time.
+    pub time: Timestamp,
+}
+
+/// Files that get the content of another commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// Files and folders, from the repository's root.
+    pub paths: BTreeSet<String>,
+    /// The commit, in which some of them may not be; none: they go.
+    pub from: Option<String>,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposed {
+    /// The branch is there.
+    Pushed,
+    /// There is nothing to change.
+    Needless,
+}
+
 /// All repositories of this process: clones on disk, parsed heads in memory. Cheap to clone.
 #[derive(Clone)]
 pub struct Source {
@@ -230,6 +263,20 @@ impl Source {
         path: &str,
     ) -> Result<Vec<u8>, SourceError> {
         self.inner.fetch_blob_at(id, spec, credentials, commit, path).await
+    }
+
+    /// Pushes a new branch. The first credentials read, the second write.
+    ///
+    /// # Errors
+    /// As [`Self::fetch_blob_at`], and when the server does not take the push.
+    pub async fn propose(
+        &self,
+        id: &RepositoryId,
+        spec: &RepositorySpec,
+        credentials: (Option<&Credentials>, &Credentials),
+        proposal: Proposal,
+    ) -> Result<Proposed, SourceError> {
+        self.inner.propose(id, spec, credentials, proposal).await
     }
 
     /// Removes the clones of all repositories but these.

@@ -73,6 +73,10 @@ impl BareClone {
         Ok(Self { repository, folder: folder.to_owned() })
     }
 
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     pub(super) fn has(&self, commit: Oid) -> bool {
         self.repository.find_commit(commit).is_ok()
     }

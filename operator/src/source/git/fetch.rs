@@ -1,14 +1,15 @@
-//! Asks a server for refs and objects, and takes the objects into the clone on disk.
+//! Asks a server for refs and objects, and takes the objects into the clone on disk; gives it the few that are made here.
 
 use std::path::{Path, PathBuf};
 
 use tokio::{io::AsyncWriteExt, sync::Semaphore, task::spawn_blocking, time::Instant};
 
 use super::{
+    amend::Amended,
     clone::{BareClone, CloneError},
     http::{Asking, Http, Web},
     pack,
-    protocol::{Advertisement, Demux, Want},
+    protocol::{Advertisement, Demux, Want, push_body, pushed},
     url::GitUrl,
 };
 use crate::source::{Credentials, Options, SourceError};
@@ -18,6 +19,8 @@ use crate::source::{Credentials, Options, SourceError};
 const FETCHES_MAX: usize = 8;
 /// Bytes of the answer that lists the refs.
 const REFS_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the answer to a push.
+const REPORT_BYTES_MAX: u64 = 1 << 20;
 /// Where a pack lies until it is checked.
 const INCOMING: &str = "sluice-incoming";
 
@@ -96,6 +99,17 @@ impl Fetcher {
         }
         file.flush().await.map_err(own)?;
         if demux.is_done() { Ok(()) } else { Err(SourceError::NotGit("the answer ends early".to_owned())) }
+    }
+
+    /// Makes a branch of a commit.
+    pub(super) async fn push(&self, at: &At<'_>, branch: &str, amended: &Amended) -> Result<(), SourceError> {
+        let body = push_body(branch, amended.commit, &amended.pack);
+        let mut answer = self.http.receive_pack(&self.asking(at), body).await?;
+        let mut report = Vec::new();
+        while let Some(piece) = answer.next(REPORT_BYTES_MAX).await? {
+            report.extend_from_slice(&piece);
+        }
+        pushed(&report)
     }
 
     /// The time begins now: waiting for a turn is not the server's time.

@@ -84,17 +84,26 @@ impl Http {
         asking.send(request, &url, "application/x-git-upload-pack-advertisement").await
     }
 
-    /// Objects.
+    /// Asks for objects.
     pub(super) async fn upload_pack(&self, asking: &Asking<'_>, body: Vec<u8>) -> Result<Answer, SourceError> {
-        let url = asking.url.upload_pack();
+        self.serve("git-upload-pack", asking, body).await
+    }
+
+    /// Gives objects, and the branch that they are for.
+    pub(super) async fn receive_pack(&self, asking: &Asking<'_>, body: Vec<u8>) -> Result<Answer, SourceError> {
+        self.serve("git-receive-pack", asking, body).await
+    }
+
+    async fn serve(&self, service: &str, asking: &Asking<'_>, body: Vec<u8>) -> Result<Answer, SourceError> {
+        let (url, result) = (asking.url.service(service), format!("application/x-{service}-result"));
         let request = self
             .web
             .client
             .post(&url)
-            .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
-            .header(ACCEPT, "application/x-git-upload-pack-result")
+            .header(CONTENT_TYPE, format!("application/x-{service}-request"))
+            .header(ACCEPT, &result)
             .body(body);
-        asking.send(request, &url, "application/x-git-upload-pack-result").await
+        asking.send(request, &url, &result).await
     }
 }
 

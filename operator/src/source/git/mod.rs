@@ -1,9 +1,11 @@
 //! Polls git servers over HTTP(S) and keeps one bare clone a repository.
 
+mod amend;
 mod clone;
 mod fetch;
 mod http;
 mod pack;
+mod propose;
 mod protocol;
 mod url;
 

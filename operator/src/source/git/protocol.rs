@@ -138,6 +138,30 @@ fn line(body: &mut Vec<u8>, text: &str) {
     body.extend_from_slice(format!("{:04x}{text}", text.len() + 4).as_bytes());
 }
 
+/// The body of the request to `git-receive-pack` that makes a branch.
+pub(super) fn push_body(branch: &str, commit: Oid, pack: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(pack.len() + 256);
+    let nothing = "0".repeat(40);
+    line(&mut body, &format!("{nothing} {commit} refs/heads/{branch}\0report-status agent=sluice\n"));
+    body.extend_from_slice(b"0000");
+    body.extend_from_slice(pack);
+    body
+}
+
+/// Reads the answer to that.
+pub(super) fn pushed(mut report: &[u8]) -> Result<(), SourceError> {
+    let mut is_taken = false;
+    while let Some(packet) = Packet::take(&mut report)? {
+        let Packet::Line(line) = packet else { continue };
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if line.starts_with(b"ng ") || line.starts_with(b"unpack ") && line != b"unpack ok" {
+            return Err(refused(line));
+        }
+        is_taken |= line.starts_with(b"ok ");
+    }
+    if is_taken { Ok(()) } else { Err(SourceError::NotGit("a push was not answered".to_owned())) }
+}
+
 /// Takes the pack out of the answer of `git-upload-pack`, piece by piece.
 #[derive(Debug, Default)]
 pub(super) struct Demux {

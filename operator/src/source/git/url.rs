@@ -59,8 +59,9 @@ impl GitUrl {
         format!("{}/info/refs?service=git-upload-pack", self.base)
     }
 
-    pub(super) fn upload_pack(&self) -> String {
-        format!("{}/git-upload-pack", self.base)
+    /// `git-upload-pack` gives objects, `git-receive-pack` takes them.
+    pub(super) fn service(&self, name: &str) -> String {
+        format!("{}/{name}", self.base)
     }
 }
 
@@ -74,7 +75,8 @@ pub(super) fn moved_to(from: &str, location: &str) -> String {
     to.set_query(None);
     to.set_fragment(None);
     let text = to.as_str();
-    let text = text.strip_suffix("/info/refs").or_else(|| text.strip_suffix("/git-upload-pack")).unwrap_or(text);
+    let ends = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
+    let text = ends.into_iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text);
     text.chars().take(300).collect()
 }
 
