@@ -25,7 +25,7 @@ const MARK: &str = "SLUICE_CLUSTER_FOLDER";
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a program that has arguments may seem to have no environment before it is believed.
-const EXEC_LIMIT: Duration = Duration::from_millis(100);
+const EXEC_LIMIT: Duration = Duration::from_secs(1);
 
 /// A process that cannot be taken for another one that later got the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -97,7 +97,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 let shared = Arc::clone(&shared);
                 async move {
                     let status = take(&shared, request).await.unwrap_or(StatusCode::BAD_REQUEST);
-                    let mut response = Response::new(Full::new(Bytes::from(json!({"html_url": PAGE}).to_string())));
+                    let body = if status.is_success() { json!({"html_url": PAGE}) } else { json!({}) };
+                    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
                     *response.status_mut() = status;
                     Ok::<_, std::convert::Infallible>(response)
                 }
