@@ -36,7 +36,7 @@ impl Observer {
     ) -> Arc<Snapshot> {
         // Its own, where whoever had the last one has let go of it.
         let snapshot = Arc::make_mut(&mut self.snapshot);
-        self.units.refresh(&mut snapshot.units, stores.units.state(), |unit| ids::unit_of(unit), units::read);
+        self.units.refresh(&mut snapshot.units, stores.units.state(), ids::unit_of, units::read);
         self.rollouts.refresh(&mut snapshot.rollouts, stores.rollouts.state(), rollout_id, read_rollout);
         units::refresh_revisions(stores, snapshot);
         snapshot.groups = groups::groups(stores, std::mem::take(&mut snapshot.groups), &mut self.assignments);
