@@ -57,7 +57,7 @@ where
             if is_watch {
                 return answer.await;
             }
-            let late = |_| format!("the API server did not answer within {} s", limit.as_secs_f64());
+            let late = |_| format!("the API server did not answer within {} s: it is asked again", limit.as_secs_f64());
             tokio::time::timeout(limit, answer).await.map_err(late)?
         })
     }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
-use sluice_crds::{DeploymentGroup, Rollout, Unit};
+use sluice_crds::{DeploymentGroup, Rollout};
 use sluice_rollout::{About, Effect, Event, Write};
 
 use crate::{
@@ -123,8 +123,7 @@ async fn say(hands: &Hands, event: &Event, salt: &str, at: Timestamp) {
             }
         }
         About::Unit(id) => {
-            let name = ids::wire_unit(id).object_name();
-            if let Some(unit) = stores.units.get(&ObjectRef::<Unit>::new(&name).within(&id.namespace)) {
+            if let Some(unit) = stores.unit(&ids::wire_unit(id)) {
                 hands.events.say(&*unit, event, salt, at).await;
             }
         }

@@ -36,6 +36,7 @@ impl Observer {
     ) -> Arc<Snapshot> {
         // Its own, where whoever had the last one has let go of it.
         let snapshot = Arc::make_mut(&mut self.snapshot);
+        // Its name says whose memory a unit is: what the spec says can be edited into another unit's.
         self.units.refresh(&mut snapshot.units, stores.units.state(), ids::unit_of, units::read);
         self.rollouts.refresh(&mut snapshot.rollouts, stores.rollouts.state(), rollout_id, read_rollout);
         units::refresh_revisions(stores, snapshot);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use sluice_config::{Digest, Environment, UnitKind, UnitRef};
-use sluice_crds::{Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit, Unit};
+use sluice_crds::{Memory, Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit};
 
 use crate::{
     execute::Hands,
@@ -57,12 +57,9 @@ pub(crate) fn proposal(stores: &Stores, repository: &Repository, rollout: &Rollo
 fn restore(stores: &Stores, rollout: &Rollout, change: &RolloutUnit) -> Option<Restore> {
     let namespace = rollout.namespace()?;
     let unit = UnitRef::new(change.kind, namespace.clone(), change.name.clone());
-    let key = ObjectRef::<Unit>::new(&unit.object_name()).within(&namespace);
-    let stored = stores.units.get(&key)?;
+    let stored = stores.unit(&unit)?;
     let memory = stored.spec.environments.of(rollout.spec.environment);
-    let is_wanted = memory.head.as_ref()?.digest == change.revision;
-    let is_ours = |digest: &Option<Digest>, by: &str| *digest == change.revision && by == rollout.name_any();
-    if !is_wanted || !memory.rejected.iter().any(|rejected| is_ours(&rejected.digest, &rejected.rollout)) {
+    if !is_left(memory, change.revision.as_ref(), &rollout.name_any()) {
         return None;
     }
     let seen = |digest: &Digest| {
@@ -81,6 +78,13 @@ fn restore(stores: &Stores, rollout: &Rollout, change: &RolloutUnit) -> Option<R
     Some(Restore { paths, from: stable.map(|source| source.commit) })
 }
 
+/// Whether the branch still wants what was rejected in this rollout.
+fn is_left(memory: &Memory, revision: Option<&Digest>, rollout: &str) -> bool {
+    let is_wanted = memory.head.as_ref().is_some_and(|head| head.digest.as_ref() == revision);
+    let mut rejected = memory.rejected.iter();
+    is_wanted && rejected.any(|rejected| rejected.digest.as_ref() == revision && rejected.rollout == rollout)
+}
+
 /// A worker is a folder, and perhaps an artifact elsewhere; everything else is a file.
 fn files(kind: UnitKind, manifest: &str, artifact: Option<&str>) -> Vec<String> {
     let folder = match (kind, manifest.rsplit_once('/')) {
@@ -97,11 +101,11 @@ fn files(kind: UnitKind, manifest: &str, artifact: Option<&str>) -> Vec<String> 
 pub(crate) async fn propose(
     hands: &Hands,
     source: &Source,
-    id: &RepositoryId,
-    (repository, writer): (&Repository, &Credentials),
+    (id, repository): (&RepositoryId, &Repository),
+    writer: &Credentials,
+    project: &Project<'_>,
     proposal: Proposal,
 ) -> Result<(&'static str, String), (&'static str, String)> {
-    let Some(api) = &repository.spec.commit_status else { return Ok(("Needless", String::new())) };
     let reader = polls::credentials(hands.writer.client(), id, &repository.spec).await;
     let reader = reader.map_err(|message| ("SecretMissing", message))?;
     let (title, text) = proposal.message.split_once("\n\n").unwrap_or((&proposal.message, ""));
@@ -110,13 +114,9 @@ pub(crate) async fn propose(
     match source.propose(id, &repository.spec, (reader.as_ref(), writer), proposal).await {
         Ok(Proposed::Pushed) => {}
         Ok(Proposed::Needless) => return Ok(("Needless", "the branch has what is stable".to_owned())),
-        Err(error) => {
-            let hint = "the token of spec.commitStatus must be allowed to push branches";
-            return Err((error.reason(), format!("branch {head} cannot be pushed ({hint}): {error}")));
-        }
+        Err(error) => return Err((error.reason(), format!("branch {head} cannot be pushed: {error}"))),
     }
-    let project = Project { url: &repository.spec.url, api, token: &writer.password };
-    let page = provider::open(source.web(), &project, &pull).await;
+    let page = provider::open(source.web(), project, &pull).await;
     page.map(|page| ("Opened", page)).map_err(|error| (error.reason(), error.to_string()))
 }
 

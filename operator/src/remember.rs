@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 use sluice_crds::Unit;
 use sluice_rollout::{Environment, UnitId, UnitMemory};
 
@@ -22,10 +22,10 @@ pub async fn update(
     resource_version: &str,
     memories: &BTreeMap<Environment, UnitMemory>,
 ) -> Result<String, WriteError> {
-    let name = ids::wire_unit(id).object_name();
-    let stored = hands.stores.units.get(&ObjectRef::<Unit>::new(&name).within(&id.namespace));
+    let unit_ref = ids::wire_unit(id);
+    let stored = hands.stores.unit(&unit_ref);
     let stored = stored.filter(|unit| unit.resource_version().as_deref() == Some(resource_version));
-    let mut unit = Unit::clone(&*stored.ok_or_else(|| conflict("Unit", &name))?);
+    let mut unit = Unit::clone(&*stored.ok_or_else(|| conflict("Unit", &unit_ref.object_name()))?);
     for (environment, remembered) in memories {
         let environments = &mut unit.spec.environments;
         memory::write(

@@ -40,8 +40,7 @@ pub async fn create(hands: &Hands, id: &RolloutId, spec: &RolloutSpec) -> Result
 
 /// First line of the commit's message, as it was read with the head.
 fn subject(hands: &Hands, unit: &UnitId, spec: &RolloutSpec, target: &Target) -> String {
-    let key = ObjectRef::<crd::Unit>::new(&ids::wire_unit(unit).object_name()).within(&unit.namespace);
-    let Some(unit) = hands.stores.units.get(&key) else { return String::new() };
+    let Some(unit) = hands.stores.unit(&ids::wire_unit(unit)) else { return String::new() };
     let memory = match spec.environment {
         Environment::Staging => &unit.spec.environments.staging,
         Environment::Production => &unit.spec.environments.production,

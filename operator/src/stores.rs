@@ -2,7 +2,7 @@
 
 mod readable;
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -19,6 +19,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use sluice_config::UnitRef;
 use sluice_crds::{Assignment, DataplaneNode, DeploymentGroup, Repository, Revision, Rollout, Unit};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -151,6 +152,12 @@ impl Stores {
             self.groups.get(&reflector::ObjectRef::new(name)).is_none().then(|| format!("{name}: {why}"))
         });
         unknown.collect()
+    }
+
+    /// What is remembered of a unit.
+    #[must_use]
+    pub fn unit(&self, unit: &UnitRef) -> Option<Arc<Unit>> {
+        self.units.get(&reflector::ObjectRef::new(&unit.object_name()).within(&unit.namespace))
     }
 
     /// Tells of every change from now on.

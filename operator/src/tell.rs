@@ -11,8 +11,8 @@ use std::{
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
-use sluice_config::UnitKind;
-use sluice_crds::{CommitStatus, GroupPhase, Phase, Repository, Rollout, RolloutStatus, RolloutUnit, Unit};
+use sluice_config::{UnitKind, UnitRef};
+use sluice_crds::{CommitStatus, GroupPhase, Phase, Repository, Rollout, RolloutStatus, RolloutUnit};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     polls, propose,
     provider::{self, Project, State, Status},
     publish,
-    source::{Credentials, RepositoryId, Source, Web},
+    source::{Credentials, Proposal, RepositoryId, Source, Web},
     writer::WriteError,
 };
 
@@ -58,8 +58,18 @@ struct Silence {
 struct Debt {
     id: RepositoryId,
     repository: Arc<Repository>,
-    rollouts: Vec<Arc<Rollout>>,
+    rollouts: Vec<Owed>,
 }
+
+/// What it is owed for one rollout: one of the two at least.
+struct Owed {
+    rollout: Arc<Rollout>,
+    word: Option<Word>,
+    proposal: Option<Proposal>,
+}
+
+/// A phase, how the commit stands in it, and a sentence.
+type Word = (&'static str, State, String);
 
 impl Teller {
     /// One that has told nothing yet.
@@ -110,14 +120,14 @@ impl Teller {
         }
         let now = Timestamp::now();
         for rollout in stores.rollouts.state() {
-            let owes = (owed(&rollout, now).is_some(), is_to_propose(&rollout, now));
-            if owes == (false, false) {
+            let (word, may_propose) = (owed(&rollout, now), is_to_propose(&rollout, now));
+            if word.is_none() && !may_propose {
                 continue;
             }
-            if let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id))
-                && (owes.0 || propose::proposal(stores, &debt.repository, &rollout).is_some())
-            {
-                debt.rollouts.push(rollout);
+            let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id)) else { continue };
+            let proposal = may_propose.then(|| propose::proposal(stores, &debt.repository, &rollout)).flatten();
+            if word.is_some() || proposal.is_some() {
+                debt.rollouts.push(Owed { rollout, word, proposal });
             }
         }
         debts.into_values().filter(|debt| !debt.rollouts.is_empty()).collect()
@@ -125,8 +135,7 @@ impl Teller {
 
     fn repository(&self, rollout: &Rollout) -> Option<RepositoryId> {
         let (namespace, unit) = (rollout.namespace()?, rollout.spec.units.first()?);
-        let name = sluice_config::UnitRef::new(unit.kind, namespace.clone(), unit.name.clone()).object_name();
-        let unit = self.hands.stores.units.get(&ObjectRef::<Unit>::new(&name).within(&namespace))?;
+        let unit = self.hands.stores.unit(&UnitRef::new(unit.kind, namespace.clone(), unit.name.clone()))?;
         Some(RepositoryId { namespace, name: unit.spec.repository.clone() })
     }
 
@@ -152,31 +161,15 @@ async fn pay(hands: Hands, source: Source, debt: Debt) -> (RepositoryId, Option<
     let generation = repository.metadata.generation;
     let Some(api) = &repository.spec.commit_status else { return (id, generation, true) };
     let writer = writer(&hands, &id, &repository, api).await.map_err(|message| ("SecretMissing", message));
-    for rollout in rollouts {
-        let now = Timestamp::now();
-        let mut told = Vec::new();
-        if owed(&rollout, now).is_some() {
-            told.push((
-                CONDITION,
-                match &writer {
-                    Ok(writer) => {
-                        let project = Project { url: &repository.spec.url, api, token: &writer.password };
-                        tell(source.web(), &project, &rollout).await
-                    }
-                    Err(missing) => Err(missing.clone()),
-                },
-            ));
-        }
-        let proposal = is_to_propose(&rollout, now).then(|| propose::proposal(&hands.stores, &repository, &rollout));
-        if let Some(proposal) = proposal.flatten() {
-            told.push((
-                propose::CONDITION,
-                match &writer {
-                    Ok(writer) => propose::propose(&hands, &source, &id, (&repository, writer), proposal).await,
-                    Err(missing) => Err(missing.clone()),
-                },
-            ));
-        }
+    for owed in rollouts {
+        let rollout = Arc::clone(&owed.rollout);
+        let told = match &writer {
+            Ok(writer) => {
+                let project = Project { url: &repository.spec.url, api, token: &writer.password };
+                settle(&hands, &source, (&id, &repository), writer, &project, owed).await
+            }
+            Err(missing) => owed.conditions().map(|condition| (condition, Err(missing.clone()))).collect(),
+        };
         let all_told = told.iter().all(|(_, told)| told.is_ok());
         for (condition, told) in &told {
             heed(&hands, &id, &rollout, condition, told).await;
@@ -189,6 +182,34 @@ async fn pay(hands: Hands, source: Source, debt: Debt) -> (RepositoryId, Option<
         }
     }
     (id, generation, true)
+}
+
+impl Owed {
+    /// Where it stands what became of each.
+    fn conditions(&self) -> impl Iterator<Item = &'static str> {
+        let proposal = self.proposal.as_ref().map(|_| propose::CONDITION);
+        self.word.as_ref().map(|_| CONDITION).into_iter().chain(proposal)
+    }
+}
+
+/// Tells and proposes what is owed for one rollout; by condition, what came of it.
+async fn settle(
+    hands: &Hands,
+    source: &Source,
+    (id, repository): (&RepositoryId, &Repository),
+    writer: &Credentials,
+    project: &Project<'_>,
+    Owed { rollout, word, proposal }: Owed,
+) -> Vec<(&'static str, Told)> {
+    let mut told = Vec::new();
+    if let Some(word) = word {
+        told.push((CONDITION, tell(source.web(), project, &rollout, word).await));
+    }
+    if let Some(proposal) = proposal {
+        let proposed = propose::propose(hands, source, (id, repository), writer, project, proposal).await;
+        told.push((propose::CONDITION, proposed));
+    }
+    told
 }
 
 /// What came of telling: the phase or what was done, and a sentence if there is one; or the reason in one word, and a
@@ -205,6 +226,7 @@ async fn heed(hands: &Hands, id: &RepositoryId, rollout: &Rollout, condition: &s
     }
 }
 
+/// What lets us write to the provider and its git.
 async fn writer(
     hands: &Hands,
     id: &RepositoryId,
@@ -222,10 +244,7 @@ async fn writer(
 }
 
 /// Tells the phase.
-async fn tell(web: &Web, project: &Project<'_>, rollout: &Rollout) -> Told {
-    let Some((phase, state, description)) = owed(rollout, Timestamp::now()) else {
-        return Ok(("Pending", String::new()));
-    };
+async fn tell(web: &Web, project: &Project<'_>, rollout: &Rollout, (phase, state, description): Word) -> Told {
     for unit in &rollout.spec.units {
         let context = format!("sluice/{}/{}", rollout.spec.environment, shown(unit));
         let status = Status { context, state, description: description.clone() };
@@ -266,7 +285,7 @@ async fn remember(hands: &Hands, rollout: &Rollout, told: Vec<(&'static str, Tol
 }
 
 /// What git is to be told of a rollout and was not: phase, state, a sentence.
-fn owed(rollout: &Rollout, now: Timestamp) -> Option<(&'static str, State, String)> {
+fn owed(rollout: &Rollout, now: Timestamp) -> Option<Word> {
     let status = rollout.status.as_ref()?;
     let (phase, state) = match status.phase {
         Phase::Pending => return None,

@@ -2,37 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 use proptest::{prelude::*, sample::Index};
-use sluice_operator::source::{Known, ParsedUnit, TreeOf, parse_tree};
 
 mod source_support;
-use source_support::{Memory, component};
+use source_support::{Memory, WORKER_SPEC, component, parse, routes_manifest, worker_manifest};
 
-const WORKER: &str = "apiVersion: sluice.dev/v1alpha1
-kind: Worker
-metadata: {name: hello}
-spec:
-  wasm: ./hello.wasm
-  chain: {stage: security, order: 20}
-  match:
-  - hosts: [shop.example, '*.shop.example']
-    paths: [/checkout/*]
-  bindings:
-  - name: owners
-    fetch: {origins: ['http://owners.default.svc:8080']}
-  limits: {cpu: 5ms, memory: 64Mi}
-  onFailure: open
-  gates:
-  - {name: soak, soak: {duration: 10m, minRequests: 100}}
-  environments:
-    staging:
-      match: [{hosts: [shop.staging.example]}]
-      limits: {cpu: 10ms}
-";
-const ROUTES: &str = "apiVersion: sluice.dev/v1alpha1
-kind: Routes
-metadata: {name: shop}
-spec:
-  hosts: [shop.example]
+const ROUTES_SPEC: &str = "  hosts: [shop.example]
   rules:
   - paths: [/api/*, /healthz]
     upstream: {url: 'http://shop.default.svc:8080', connectTimeout: 1s, responseTimeout: 5s}
@@ -80,20 +54,14 @@ fn bent(text: &str, bends: &[Bend]) -> String {
     chars.into_iter().collect()
 }
 
-fn parse(files: &Memory) -> Vec<ParsedUnit> {
-    let of =
-        TreeOf { namespace: "edge-team".into(), repository: "edge".into(), commit: "c0ffee".into(), path: "/".into() };
-    parse_tree(files, &of, &mut Known::default()).unwrap().0
-}
-
 /// One unit bent, the other as it should be.
 fn check(bent_path: &str, text: &str) -> Result<(), TestCaseError> {
     let files = Memory::default()
-        .with("workers/hello/worker.yaml", WORKER)
+        .with("workers/hello/worker.yaml", worker_manifest(WORKER_SPEC))
         .with("workers/hello/hello.wasm", component(""))
-        .with("routes/shop.yaml", ROUTES)
+        .with("routes/shop.yaml", routes_manifest(ROUTES_SPEC))
         .with(bent_path, text);
-    for unit in parse(&files) {
+    for unit in parse(&files).0 {
         match &unit.result {
             Ok(parsed) => prop_assert_eq!(parsed.revision.validate(), Ok(())),
             Err(problem) => {
@@ -113,11 +81,11 @@ proptest! {
 
     #[test]
     fn a_bent_worker_is_its_own_trouble_alone(bends in bends()) {
-        check("workers/hello/worker.yaml", &bent(WORKER, &bends))?;
+        check("workers/hello/worker.yaml", &bent(&worker_manifest(WORKER_SPEC), &bends))?;
     }
 
     #[test]
     fn bent_routes_are_their_own_trouble_alone(bends in bends()) {
-        check("routes/shop.yaml", &bent(ROUTES, &bends))?;
+        check("routes/shop.yaml", &bent(&routes_manifest(ROUTES_SPEC), &bends))?;
     }
 }

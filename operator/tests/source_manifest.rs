@@ -4,27 +4,19 @@
 use std::cell::RefCell;
 
 use sluice_config::{BindingKind, Content, Environment, UnitKind, limits};
-use sluice_operator::source::{FileError, Files, Known, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree};
+use sluice_operator::source::{FileError, Files, Known, ListedFile, TreeOf, parse_tree};
 
 mod source_support;
-use source_support::{Memory, component, importing};
-
-fn parse(files: &Memory) -> (Vec<ParsedUnit>, Vec<Problem>) {
-    let of =
-        TreeOf { namespace: "edge-team".into(), repository: "edge".into(), commit: "c0ffee".into(), path: "/".into() };
-    parse_tree(files, &of, &mut Known::default()).unwrap()
-}
+use source_support::{Memory, WORKER_SPEC, component, importing, parse, routes_manifest, worker_manifest};
 
 fn worker(spec: &str) -> Memory {
-    let head = "apiVersion: sluice.dev/v1alpha1\nkind: Worker\nmetadata: {name: hello}\nspec:\n";
     Memory::default()
-        .with("workers/hello/worker.yaml", format!("{head}{spec}"))
+        .with("workers/hello/worker.yaml", worker_manifest(spec))
         .with("workers/hello/hello.wasm", component(""))
 }
 
 fn routes(spec: &str) -> Memory {
-    let head = "apiVersion: sluice.dev/v1alpha1\nkind: Routes\nmetadata: {name: shop}\nspec:\n";
-    Memory::default().with("routes/shop.yaml", format!("{head}{spec}"))
+    Memory::default().with("routes/shop.yaml", routes_manifest(spec))
 }
 
 fn config(text: &str) -> Memory {
@@ -35,24 +27,7 @@ const WASM: &str = "  wasm: ./hello.wasm\n  chain: {stage: edge}\n";
 
 #[test]
 fn a_worker_becomes_a_revision_with_each_environment_merged() {
-    let text = "  wasm: ./hello.wasm
-  chain: {stage: security, order: 20}
-  match:
-  - hosts: [shop.example, '*.shop.example']
-    paths: [/checkout/*]
-  bindings:
-  - name: owners
-    fetch: {origins: ['http://owners.default.svc:8080']}
-  limits: {cpu: 5ms, memory: 64Mi}
-  onFailure: open
-  gates:
-  - {name: soak, soak: {duration: 10m, minRequests: 100}}
-  environments:
-    staging:
-      match: [{hosts: [shop.staging.example]}]
-      limits: {cpu: 10ms}
-";
-    let (units, problems) = parse(&worker(text));
+    let (units, problems) = parse(&worker(WORKER_SPEC));
     assert_eq!(problems, []);
     let parsed = units[0].result.as_ref().unwrap();
     assert_eq!(units[0].unit.to_string(), "edge-team/hello");

@@ -247,17 +247,16 @@ fn spare(request: &Request<Body>) -> Option<Request<Body>> {
 
 /// Whether the upstream closed the connection instead of an answer, as it does with one that was idle for too long.
 fn was_closed(error: &legacy::Error) -> bool {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
-            return true;
-        }
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
-        }
-        source = inner.source();
-    }
-    false
+    let is_reset = |io: &io::Error| matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    causes(error).any(|cause| {
+        cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+            || cause.downcast_ref().is_some_and(is_reset)
+    })
+}
+
+/// What an error comes from, outermost first.
+fn causes(error: &legacy::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (**cause).source())
 }
 
 fn received(mut response: Response<Incoming>, idle: Duration) -> Response<Body> {
@@ -270,17 +269,15 @@ fn received(mut response: Response<Incoming>, idle: Duration) -> Response<Body> 
 
 /// What a client's error comes from: our connector, the request's body, or the upstream.
 fn why(origin: &Origin, error: &legacy::Error) -> EgressError {
-    let mut source = error.source();
     let mut last = error.to_string();
-    while let Some(inner) = source {
-        if let Some(ours) = inner.downcast_ref::<EgressError>() {
+    for cause in causes(error) {
+        if let Some(ours) = cause.downcast_ref::<EgressError>() {
             return ours.clone();
         }
-        if let Some(body) = inner.downcast_ref::<BodyError>() {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
             return EgressError::Request(body.clone());
         }
-        last = inner.to_string();
-        source = inner.source();
+        last = cause.to_string();
     }
     EgressError::Broken { origin: origin.clone(), why: last }
 }

@@ -19,10 +19,11 @@ use crate::Outcome;
 const SLICE_MIN: Duration = Duration::from_micros(500);
 
 /// What may pass between two looks at a guest that runs: it is looked at each millisecond, and where more CPU time has
-/// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it.
-const UNSEEN_MAX: Duration = Duration::from_millis(5);
+/// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it. One
+/// instruction that fills much memory is not looked at either: of those the wall limit is the bound.
+const UNSEEN_MAX_NS: u64 = 5_000_000;
 /// The same where the limit itself is small.
-const UNSEEN_MIN: Duration = Duration::from_millis(2);
+const UNSEEN_MIN_NS: u64 = 2_000_000;
 
 /// How often a guest that waits for others is looked at, at most: each look is CPU time of its own.
 const LOOK_MIN: Duration = Duration::from_millis(250);
@@ -34,12 +35,12 @@ pub(crate) struct Meter {
     /// Moves on when the response is complete: what the guest still does is measured by itself.
     wall_limit_ns: AtomicU64,
     start: Instant,
-    /// CPU and wall time charged up to the last suspension.
+    /// CPU time used, and what of it counts against the limit, up to the last look; where the thread's clock was then.
     cpu_ns: AtomicU64,
-    wall_ns: AtomicU64,
-    /// CPU time that counts against the limit, and where the thread's clock was at the last look.
     counted_ns: AtomicU64,
     looked_cpu_ns: AtomicU64,
+    /// Wall time charged up to the last suspension.
+    wall_ns: AtomicU64,
     /// Since when the guest runs, or waits.
     resumed_cpu_ns: AtomicU64,
     since_ns: AtomicU64,
@@ -97,9 +98,9 @@ impl Meter {
             wall_limit_ns: AtomicU64::new(limits.wall_ms.saturating_mul(1_000_000)),
             start: Instant::now(),
             cpu_ns: AtomicU64::new(0),
-            wall_ns: AtomicU64::new(0),
             counted_ns: AtomicU64::new(0),
             looked_cpu_ns: AtomicU64::new(0),
+            wall_ns: AtomicU64::new(0),
             resumed_cpu_ns: AtomicU64::new(0),
             since_ns: AtomicU64::new(0),
             running: AtomicBool::new(false),
@@ -135,8 +136,7 @@ impl Meter {
     /// The guest gives the thread back.
     pub(crate) fn suspend(&self) {
         let now = self.now_ns();
-        let cpu = self.look();
-        self.cpu_ns.fetch_add(cpu.saturating_sub(self.resumed_cpu_ns.load(Relaxed)), Relaxed);
+        self.look();
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
         self.running.store(false, Relaxed);
@@ -147,7 +147,7 @@ impl Meter {
         if let Some(limit) = self.exceeded() {
             return Tick::End(limit);
         }
-        let slice = thread_cpu_ns().saturating_sub(self.resumed_cpu_ns.load(Relaxed));
+        let slice = self.looked_cpu_ns.load(Relaxed).saturating_sub(self.resumed_cpu_ns.load(Relaxed));
         if u128::from(slice) < SLICE_MIN.as_nanos() {
             return Tick::Continue;
         }
@@ -322,17 +322,14 @@ impl Meter {
         charged + now_ns.saturating_sub(since.max(self.excused_ns.load(Relaxed)))
     }
 
-    /// Counts the CPU time since the last look at a guest that runs; where the thread's clock is.
-    fn look(&self) -> u64 {
-        let cpu = thread_cpu_ns();
-        let passed = cpu.saturating_sub(self.looked_cpu_ns.swap(cpu, Relaxed));
-        self.counted_ns.fetch_add(passed.min(self.unseen_max_ns()), Relaxed);
-        cpu
-    }
-
-    fn unseen_max_ns(&self) -> u64 {
-        let limit = Duration::from_nanos(self.cpu_limit_ns / 4).clamp(UNSEEN_MIN, UNSEEN_MAX);
-        u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
+    /// Charges the CPU time since the last look at a guest that runs.
+    fn look(&self) {
+        let now = thread_cpu_ns();
+        let passed = now.saturating_sub(self.looked_cpu_ns.load(Relaxed));
+        let counted = passed.min((self.cpu_limit_ns / 4).clamp(UNSEEN_MIN_NS, UNSEEN_MAX_NS));
+        self.looked_cpu_ns.store(now, Relaxed);
+        self.cpu_ns.store(self.cpu_ns.load(Relaxed) + passed, Relaxed);
+        self.counted_ns.store(self.counted_ns.load(Relaxed) + counted, Relaxed);
     }
 
     fn now_ns(&self) -> u64 {

@@ -18,6 +18,7 @@ use crate::{
 
 const UNITS: usize = 50;
 const WATCHED: Duration = Duration::from_secs(600);
+const POLLS: &str = "sluice_operator_polls_total";
 
 #[tokio::test]
 #[ignore = "takes ten minutes: `make test-steady` runs it"]
@@ -29,8 +30,6 @@ async fn steady_state_writes_nothing_but_leases() -> Result<()> {
     play(&world).await.map_err(|error| error.context(world.logs()))?;
     cluster.down().await
 }
-
-const POLLS: &str = "sluice_operator_polls_total";
 
 async fn play(world: &World<'_>) -> Result<()> {
     world.group("staging", Staging, 0, json!([])).await?;

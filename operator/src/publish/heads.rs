@@ -68,7 +68,7 @@ async fn write_one(
     let failed = |error: WriteError| ("NotStored".to_owned(), error.to_string());
     let name = unit.object_name();
     let api = hands.api::<Unit>(&unit.namespace);
-    let mut cached = hands.stores.units.get(&ObjectRef::new(&name).within(&unit.namespace)).map(|u| Unit::clone(&u));
+    let mut cached = hands.stores.unit(unit).map(|stored| Unit::clone(&stored));
     for _ in 0..TRIES {
         let written = match cached {
             Some(stored) if stored.spec.repository != input.id.name && !is_free(hands, &stored) => {

@@ -48,6 +48,14 @@ pub enum SourceError {
         /// The answer.
         status: u16,
     },
+    /// 401 or 403 to a push.
+    #[error(
+        "the server answers {status} to a push: the token of spec.commitStatus must be allowed to push branches, or write revertPullRequest: false"
+    )]
+    PushRefused {
+        /// The answer.
+        status: u16,
+    },
     /// 404.
     #[error(
         "the server answers 404, there is no such repository or the credentials may not see it: check spec.url and what the token may read"
@@ -121,7 +129,9 @@ impl SourceError {
             Self::Url(_) | Self::Address { .. } => "UrlRefused",
             Self::Unreachable { .. } => "Unreachable",
             Self::Timeout { .. } => "Timeout",
-            Self::NeedsCredentials { .. } | Self::CredentialsRefused { .. } => "Unauthorized",
+            Self::NeedsCredentials { .. } | Self::CredentialsRefused { .. } | Self::PushRefused { .. } => {
+                "Unauthorized"
+            }
             Self::NotFound => "NotFound",
             Self::Moved { .. } => "Moved",
             Self::Status { .. } | Self::Refused(_) => "ServerRefused",
@@ -141,6 +151,7 @@ impl SourceError {
             | Self::Address { .. }
             | Self::NeedsCredentials { .. }
             | Self::CredentialsRefused { .. }
+            | Self::PushRefused { .. }
             | Self::NotFound
             | Self::Moved { .. }
             | Self::NotGit(_)

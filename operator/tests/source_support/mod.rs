@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_operator::source::{FileError, Files, ListedFile};
+use sluice_operator::source::{FileError, Files, Known, ListedFile, ParsedUnit, Problem, TreeOf, parse_tree};
 
 pub mod git_server;
 
@@ -48,6 +48,44 @@ impl Files for Memory {
         self.0.get(path).map(|bytes| sluice_config::Digest::of(bytes).to_string())
     }
 }
+
+/// Reads a whole tree anew.
+pub fn parse(files: &Memory) -> (Vec<ParsedUnit>, Vec<Problem>) {
+    let of =
+        TreeOf { namespace: "edge-team".into(), repository: "edge".into(), commit: "c0ffee".into(), path: "/".into() };
+    parse_tree(files, &of, &mut Known::default()).unwrap()
+}
+
+/// The manifest of the worker `hello`.
+#[must_use]
+pub fn worker_manifest(spec: &str) -> String {
+    format!("apiVersion: sluice.dev/v1alpha1\nkind: Worker\nmetadata: {{name: hello}}\nspec:\n{spec}")
+}
+
+/// The manifest of the route table `shop`.
+#[must_use]
+pub fn routes_manifest(spec: &str) -> String {
+    format!("apiVersion: sluice.dev/v1alpha1\nkind: Routes\nmetadata: {{name: shop}}\nspec:\n{spec}")
+}
+
+/// A worker that says something of everything.
+pub const WORKER_SPEC: &str = "  wasm: ./hello.wasm
+  chain: {stage: security, order: 20}
+  match:
+  - hosts: [shop.example, '*.shop.example']
+    paths: [/checkout/*]
+  bindings:
+  - name: owners
+    fetch: {origins: ['http://owners.default.svc:8080']}
+  limits: {cpu: 5ms, memory: 64Mi}
+  onFailure: open
+  gates:
+  - {name: soak, soak: {duration: 10m, minRequests: 100}}
+  environments:
+    staging:
+      match: [{hosts: [shop.staging.example]}]
+      limits: {cpu: 10ms}
+";
 
 /// A component that exports `wasi:http/incoming-handler` and does nothing; `salt` makes its bytes differ.
 #[must_use]

@@ -57,6 +57,7 @@ async fn a_token_is_checked_and_tells_whose_it_is() {
         let answer = node.send(with_token(token)).await;
         if SUBJECTS.contains(says) {
             assert_eq!((answer.status.as_u16(), answer.header("x-got").as_str()), (200, *says), "{answer:?}");
+            assert_eq!(answer.header("x-got-user"), *says, "the client said root");
         } else {
             assert_eq!((answer.status.as_u16(), answer.text().trim()), (401, *says), "{answer:?}");
             assert!(answer.header("www-authenticate").contains("invalid_token"), "{answer:?}");

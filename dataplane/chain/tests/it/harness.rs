@@ -174,7 +174,8 @@ fn answer(name: &str, request: Request<Incoming>) -> Response<Incoming> {
         .header("x-upstream", name)
         .header("x-path", path)
         .header("x-host", joined("host"))
-        .header("x-got", joined("x-seen"));
+        .header("x-got", joined("x-seen"))
+        .header("x-got-user", joined("x-user"));
     for name in ["content-length", "content-type"] {
         if let Some(value) = request.headers().get(name) {
             response = response.header(name, value);

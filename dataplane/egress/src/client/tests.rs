@@ -1,11 +1,14 @@
 //! Against real sockets on loopback.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::*;
@@ -28,32 +31,41 @@ fn get(path: &str) -> Request<Body> {
     Request::get(path).body(empty()).unwrap()
 }
 
-/// Accepts connections, and answers each request's head with `answer`.
-async fn serve(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+/// An upstream that does this with each connection, and what its connections counted.
+async fn listen<F>(each: impl Fn(TcpStream, Arc<AtomicUsize>) -> F + Send + 'static) -> (String, Arc<AtomicUsize>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let count = accepted.clone();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let count = counted.clone();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            count.fetch_add(1, SeqCst);
-            tokio::spawn(async move {
-                let mut seen = Vec::new();
-                let mut chunk = [0; 4096];
-                while let Ok(n) = stream.read(&mut chunk).await {
-                    if n == 0 {
-                        return;
-                    }
-                    seen.extend_from_slice(&chunk[..n]);
-                    if seen.windows(4).any(|w| w == b"\r\n\r\n") {
-                        seen.clear();
-                        stream.write_all(answer.as_bytes()).await.unwrap();
-                    }
-                }
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream, count.clone()));
         }
     });
-    (url, accepted)
+    (url, counted)
+}
+
+/// Answers each request's head with `answer`, and counts connections.
+async fn serve(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+    let each = move |mut stream: TcpStream, accepted: Arc<AtomicUsize>| async move {
+        accepted.fetch_add(1, SeqCst);
+        let mut seen = Vec::new();
+        let mut chunk = [0; 4096];
+        while let Ok(n) = stream.read(&mut chunk).await {
+            if n == 0 {
+                return;
+            }
+            seen.extend_from_slice(&chunk[..n]);
+            if seen.windows(4).any(|w| w == b"\r\n\r\n") {
+                seen.clear();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    };
+    listen(each).await
 }
 
 #[tokio::test]
@@ -70,32 +82,26 @@ async fn connections_are_reused_also_by_a_later_target() {
     assert_eq!(accepted.load(SeqCst), 1);
 }
 
-/// Answers the first request of each connection, and closes the connection at the second.
-async fn closes_at_the_second() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let count = count.clone();
-            tokio::spawn(async move {
-                let mut chunk = [0; 4096];
-                for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", ""] {
-                    if stream.read(&mut chunk).await.is_ok_and(|n| n > 0) {
-                        count.fetch_add(1, SeqCst);
-                        stream.write_all(answer.as_bytes()).await.unwrap();
-                    }
-                }
-            });
+/// Answers so many requests of each connection, closes it at the next, and counts requests.
+async fn closes_after(answers: usize) -> (String, Arc<AtomicUsize>) {
+    let each = move |mut stream: TcpStream, asked: Arc<AtomicUsize>| async move {
+        let mut chunk = [0; 4096];
+        for request in 0..=answers {
+            if !stream.read(&mut chunk).await.is_ok_and(|n| n > 0) {
+                return;
+            }
+            asked.fetch_add(1, SeqCst);
+            if request < answers {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            }
         }
-    });
-    (url, asked)
+    };
+    listen(each).await
 }
 
 #[tokio::test]
 async fn what_changes_nothing_is_asked_once_more_when_the_connection_is_closed() {
-    let (url, asked) = closes_at_the_second().await;
+    let (url, asked) = closes_after(1).await;
     let egress = egress(true);
     let (policy, target) = ready(&egress, &url, 1000);
     for sent in [1, 3] {
@@ -111,19 +117,12 @@ async fn what_changes_nothing_is_asked_once_more_when_the_connection_is_closed()
 
 #[tokio::test]
 async fn an_upstream_that_always_closes_is_asked_twice() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, asked) = closes_after(0).await;
     let egress = egress(true);
-    let (policy, target) = ready(&egress, &format!("http://{}", listener.local_addr().unwrap()), 1000);
-    let accepted = tokio::spawn(async move {
-        for _ in 0..2 {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _head = stream.read(&mut [0; 4096]).await.unwrap();
-        }
-        // Nobody listens for a third.
-    });
+    let (policy, target) = ready(&egress, &url, 1000);
     let error = egress.send(&policy, &target, get("/")).await.unwrap_err();
     assert!(matches!(error, EgressError::Broken { .. }), "{error}");
-    accepted.await.unwrap();
+    assert_eq!(asked.load(SeqCst), 2);
 }
 
 #[tokio::test]

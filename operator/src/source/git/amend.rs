@@ -11,13 +11,6 @@ use crate::source::Proposal;
 const NAME: &str = "Sluice";
 const EMAIL: &str = "sluice@localhost";
 
-/// What one commit's content is taken of.
-pub(super) struct Restored {
-    pub(super) paths: Vec<String>,
-    /// The commit; none: what stands at the paths goes.
-    pub(super) from: Option<Oid>,
-}
-
 /// A commit, and a pack of what its parent does not have.
 pub(super) struct Amended {
     pub(super) commit: Oid,
@@ -26,19 +19,15 @@ pub(super) struct Amended {
 
 impl BareClone {
     /// Makes a commit on top of a head; none where that has all of it already. The same input makes the same commit.
-    pub(super) fn amend(
-        &self,
-        head: Oid,
-        restored: &[Restored],
-        proposal: &Proposal,
-    ) -> Result<Option<Amended>, CloneError> {
+    pub(super) fn amend(&self, head: Oid, proposal: &Proposal) -> Result<Option<Amended>, CloneError> {
         let repository = self.repository();
         let parent = repository.find_commit(head)?;
         let before = parent.tree()?;
         let mut update = TreeUpdateBuilder::new();
-        for Restored { paths, from } in restored {
+        for restore in &proposal.restores {
+            let from = restore.commit()?;
             let source = from.map(|commit| repository.find_commit(commit)?.tree()).transpose()?;
-            for path in paths {
+            for path in &restore.paths {
                 let found = source.as_ref().and_then(|tree| tree.get_path(Path::new(path)).ok());
                 if let Some((entry, mode)) = found.and_then(|entry| mode(entry.filemode()).map(|mode| (entry, mode))) {
                     update.upsert(path.as_str(), entry.id(), mode);
@@ -104,6 +93,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::source::Restore;
 
     const NEW: &[(&str, &str)] = &[
         ("workers/auth/worker.yaml", "new"),
@@ -146,26 +136,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clone = BareClone::open(&folder.path().join("clone"), "https://git.example/edge").unwrap();
         let (head, stable) = (commit(&clone, NEW), commit(&clone, OLD));
-        let restored = [
-            Restored { paths: vec!["workers/auth".into()], from: Some(stable) },
-            Restored { paths: vec!["routes/new.yaml".into(), "routes/never.yaml".into()], from: None },
-        ];
+        let restore = |paths: &[&str], from: Option<Oid>| Restore {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            from: from.map(|commit| commit.to_string()),
+        };
         let proposal = Proposal {
             base: "production".into(),
             branch: "sluice/revert-x".into(),
-            restores: vec![],
+            restores: vec![
+                restore(&["workers/auth"], Some(stable)),
+                restore(&["routes/new.yaml", "routes/never.yaml"], None),
+            ],
             message: "Take it back".into(),
             time: Timestamp::from_second(1_795_435_200).unwrap(),
         };
-        let amended = clone.amend(head, &restored, &proposal).unwrap().unwrap();
+        let amended = clone.amend(head, &proposal).unwrap().unwrap();
         let expected =
             [("workers/auth/worker.yaml", "old"), ("workers/other/worker.yaml", "other"), ("README.md", "as it is")];
         let expected = expected.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
         assert_eq!(files(&clone, amended.commit), expected);
         let parents: Vec<Oid> = clone.repository().find_commit(amended.commit).unwrap().parent_ids().collect();
         assert_eq!(parents, [head]);
-        let again = clone.amend(head, &restored, &proposal).unwrap().unwrap();
+        let again = clone.amend(head, &proposal).unwrap().unwrap();
         assert_eq!(again.commit, amended.commit);
-        assert!(clone.amend(amended.commit, &restored, &proposal).unwrap().is_none(), "it has all of it");
+        assert!(clone.amend(amended.commit, &proposal).unwrap().is_none(), "it has all of it");
     }
 }

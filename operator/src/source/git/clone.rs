@@ -81,6 +81,11 @@ impl BareClone {
         self.repository.find_commit(commit).is_ok()
     }
 
+    /// Those of the commits that are not here.
+    pub(super) fn missing(&self, commits: impl IntoIterator<Item = Oid>) -> Vec<Oid> {
+        commits.into_iter().filter(|commit| !self.has(*commit)).collect()
+    }
+
     /// The commits that `keep` named, as far as they are here.
     pub(super) fn kept(&self) -> Vec<Oid> {
         let Ok(references) = self.repository.references_glob("refs/sluice/*") else { return Vec::new() };

@@ -119,24 +119,36 @@ impl Clones {
             Ok(bytes) => return Ok(bytes),
         }
         let advertised = self.fetcher.refs(&at).await?;
+        self.fetch_commits(&at, spec, &advertised, &[oid]).await?;
+        file_or_gone(&at, oid, path).await
+    }
+
+    /// Commits that may be no heads any more: by asking the server for just them, else (servers that refuse that) through
+    /// the branches' history, in which they may not be.
+    async fn fetch_commits(
+        &self,
+        at: &At<'_>,
+        spec: &RepositorySpec,
+        advertised: &Advertisement,
+        commits: &[Oid],
+    ) -> Result<(), SourceError> {
         let capabilities = &advertised.capabilities();
-        if advertised.any_commit() || advertised.branches.values().any(|head| *head == oid) {
-            let want = Want { commits: &[oid], have: &[], history: false, capabilities };
-            match self.fetcher.objects(&at, &want).await {
-                // It may still stand in the history of a branch.
+        let is_head = |commit: &Oid| advertised.branches.values().any(|head| head == commit);
+        if advertised.any_commit() || commits.iter().all(is_head) {
+            match self.fetcher.objects(at, &Want { commits, have: &[], history: false, capabilities }).await {
+                // They may still stand in the history of a branch.
                 Err(SourceError::Refused(_)) => {}
-                Err(error) => return Err(error),
-                Ok(()) => return file_or_gone(&at, oid, path).await,
+                done => return done,
             }
         }
         let branches = [&spec.branches.staging, &spec.branches.production];
         let mut heads: Vec<Oid> = branches.into_iter().filter_map(|b| advertised.branches.get(b).copied()).collect();
         heads.dedup();
         if heads.is_empty() {
-            return Err(gone());
+            let commit = commits.first().map(Oid::to_string).unwrap_or_default();
+            return Err(SourceError::CommitGone(commit));
         }
-        self.fetcher.objects(&at, &Want { commits: &heads, have: &[], history: true, capabilities }).await?;
-        file_or_gone(&at, oid, path).await
+        self.fetcher.objects(at, &Want { commits: &heads, have: &[], history: true, capabilities }).await
     }
 
     pub(super) async fn retain(&self, ids: &BTreeSet<RepositoryId>) -> Result<(), SourceError> {
@@ -186,7 +198,7 @@ impl Clones {
     ) -> Result<(), CloneError> {
         let commits: BTreeSet<Oid> = heads.values().copied().collect();
         let asked = commits.clone();
-        let missing = move |clone: &BareClone| asked.iter().copied().filter(|c| !clone.has(*c)).collect::<Vec<_>>();
+        let missing = move |clone: &BareClone| clone.missing(asked.iter().copied());
         let (folder, url, worn_bytes) = (at.folder.clone(), at.url.base.clone(), self.worn_bytes);
         let (missing, have) = blocking(move || {
             let mut clone = BareClone::open(&folder, &url)?;
