@@ -7,9 +7,9 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{Client, ResourceExt};
 use sluice_config::{Artifact, Digest, UnitRef};
-use sluice_crds::{Repository, RepositorySpec, Revision, RevisionSpec};
+use sluice_crds::{RepositorySpec, Revision};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -143,8 +143,7 @@ impl Holdings {
             }
         }
         let find = |(unit, digest): (UnitRef, Digest)| {
-            let name = RevisionSpec::object_name(&unit, &digest);
-            let revision = self.stores.revisions.get(&ObjectRef::new(&name).within(&unit.namespace))?;
+            let revision = self.stores.revision(&unit, &digest)?;
             let artifact = revision.spec.content.artifact.clone()?;
             Some((artifact.digest.clone(), (revision, artifact)))
         };
@@ -156,8 +155,7 @@ impl Holdings {
         let Some(namespace) = revision.namespace() else { return false };
         let seen = &revision.spec.source;
         let id = RepositoryId { namespace, name: seen.repository.clone() };
-        let key = ObjectRef::<Repository>::new(&id.name).within(&id.namespace);
-        let repository = self.stores.repositories.get(&key);
+        let repository = self.stores.repository(&id);
         let credentials = match &repository {
             Some(repository) => polls::credentials(&self.client, &id, &repository.spec).await.ok().flatten(),
             None => None,

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 use sluice_config::{Digest, Environment, UnitKind, UnitRef};
-use sluice_crds::{Memory, Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit};
+use sluice_crds::{Memory, Phase, Repository, Rollout, RolloutStatus, RolloutUnit};
 
 use crate::{
     execute::Hands,
@@ -55,17 +55,13 @@ pub(crate) fn proposal(stores: &Stores, repository: &Repository, rollout: &Rollo
 
 /// The files of one unit, if its branch still wants what was rejected here.
 fn restore(stores: &Stores, rollout: &Rollout, change: &RolloutUnit) -> Option<Restore> {
-    let namespace = rollout.namespace()?;
-    let unit = UnitRef::new(change.kind, namespace.clone(), change.name.clone());
+    let unit = UnitRef::new(change.kind, rollout.namespace()?, change.name.clone());
     let stored = stores.unit(&unit)?;
     let memory = stored.spec.environments.of(rollout.spec.environment);
     if !is_left(memory, change.revision.as_ref(), &rollout.name_any()) {
         return None;
     }
-    let seen = |digest: &Digest| {
-        let key = ObjectRef::<Revision>::new(&RevisionSpec::object_name(&unit, digest)).within(&namespace);
-        stores.revisions.get(&key).map(|revision| revision.spec.source.clone())
-    };
+    let seen = |digest: &Digest| stores.revision(&unit, digest).map(|revision| revision.spec.source.clone());
     let rejected = change.revision.as_ref().and_then(&seen);
     let stable = match memory.stable.as_ref().and_then(|stable| stable.digest.as_ref()) {
         Some(digest) => Some(seen(digest)?),

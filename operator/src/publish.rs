@@ -6,7 +6,7 @@ mod sets;
 
 use std::collections::BTreeMap;
 
-use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
+use kube::{ResourceExt, api::ObjectMeta};
 use sluice_config::{Environment, UnitRef};
 use sluice_crds::{RepositorySpec, Revision, RevisionSpec};
 
@@ -120,8 +120,7 @@ async fn store(
         kept.map_err(|text| ("ArtifactMissing".to_owned(), text))?;
     }
     let name = RevisionSpec::object_name(unit, &parsed.digest);
-    let key = ObjectRef::<Revision>::new(&name).within(&unit.namespace);
-    let mut stored = hands.stores.revisions.get(&key).map(|revision| revision.spec.digest.clone());
+    let mut stored = hands.stores.revision(unit, &parsed.digest).map(|revision| revision.spec.digest.clone());
     if stored.is_none() {
         let spec = RevisionSpec {
             digest: parsed.digest.clone(),
@@ -144,11 +143,6 @@ async fn store(
         Some(digest) if digest == parsed.digest => Ok(()),
         _ => Err(("NotStored".to_owned(), format!("Revision {name} holds other content: delete it"))),
     }
-}
-
-/// The name of a Repository's object, for events.
-pub(crate) fn key(id: &RepositoryId) -> ObjectRef<sluice_crds::Repository> {
-    ObjectRef::new(&id.name).within(&id.namespace)
 }
 
 /// Whose unit this is.

@@ -19,12 +19,12 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use sluice_config::UnitRef;
-use sluice_crds::{Assignment, DataplaneNode, DeploymentGroup, Repository, Revision, Rollout, Unit};
+use sluice_config::{Digest, UnitRef};
+use sluice_crds::{Assignment, DataplaneNode, DeploymentGroup, Repository, Revision, RevisionSpec, Rollout, Unit};
 use tokio::{sync::watch, task::JoinSet};
 
 use self::readable::{Readable, Unreadable, readable};
-use crate::{config::Config, labels};
+use crate::{config::Config, labels, source::RepositoryId};
 
 /// What is known of the cluster, as the watches tell.
 #[derive(Clone, Debug)]
@@ -154,10 +154,23 @@ impl Stores {
         unknown.collect()
     }
 
+    /// A Repository.
+    #[must_use]
+    pub fn repository(&self, id: &RepositoryId) -> Option<Arc<Repository>> {
+        self.repositories.get(&reflector::ObjectRef::new(&id.name).within(&id.namespace))
+    }
+
     /// What is remembered of a unit.
     #[must_use]
     pub fn unit(&self, unit: &UnitRef) -> Option<Arc<Unit>> {
         self.units.get(&reflector::ObjectRef::new(&unit.object_name()).within(&unit.namespace))
+    }
+
+    /// A revision of a unit.
+    #[must_use]
+    pub fn revision(&self, unit: &UnitRef, digest: &Digest) -> Option<Arc<Revision>> {
+        let name = RevisionSpec::object_name(unit, digest);
+        self.revisions.get(&reflector::ObjectRef::new(&name).within(&unit.namespace))
     }
 
     /// Tells of every change from now on.

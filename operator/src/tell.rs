@@ -20,8 +20,7 @@ use crate::{
     execute::Hands,
     polls, propose,
     provider::{self, Project, State, Status},
-    publish,
-    source::{Credentials, Proposal, RepositoryId, Source, Web},
+    source::{Credentials, RepositoryId, Source, Web},
     writer::WriteError,
 };
 
@@ -65,7 +64,7 @@ struct Debt {
 struct Owed {
     rollout: Arc<Rollout>,
     word: Option<Word>,
-    proposal: Option<Proposal>,
+    proposes: bool,
 }
 
 /// A phase, how the commit stands in it, and a sentence.
@@ -125,9 +124,9 @@ impl Teller {
                 continue;
             }
             let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id)) else { continue };
-            let proposal = may_propose.then(|| propose::proposal(stores, &debt.repository, &rollout)).flatten();
-            if word.is_some() || proposal.is_some() {
-                debt.rollouts.push(Owed { rollout, word, proposal });
+            let proposes = may_propose && propose::proposal(stores, &debt.repository, &rollout).is_some();
+            if word.is_some() || proposes {
+                debt.rollouts.push(Owed { rollout, word, proposes });
             }
         }
         debts.into_values().filter(|debt| !debt.rollouts.is_empty()).collect()
@@ -187,7 +186,7 @@ async fn pay(hands: Hands, source: Source, debt: Debt) -> (RepositoryId, Option<
 impl Owed {
     /// Where it stands what became of each.
     fn conditions(&self) -> impl Iterator<Item = &'static str> {
-        let proposal = self.proposal.as_ref().map(|_| propose::CONDITION);
+        let proposal = self.proposes.then_some(propose::CONDITION);
         self.word.as_ref().map(|_| CONDITION).into_iter().chain(proposal)
     }
 }
@@ -199,12 +198,14 @@ async fn settle(
     (id, repository): (&RepositoryId, &Repository),
     writer: &Credentials,
     project: &Project<'_>,
-    Owed { rollout, word, proposal }: Owed,
+    Owed { rollout, word, proposes }: Owed,
 ) -> Vec<(&'static str, Told)> {
     let mut told = Vec::new();
     if let Some(word) = word {
         told.push((CONDITION, tell(source.web(), project, &rollout, word).await));
     }
+    // Telling the others took its time: the branch may be mended by now, and what mends it is not to be taken back.
+    let proposal = if proposes { propose::proposal(&hands.stores, repository, &rollout) } else { None };
     if let Some(proposal) = proposal {
         let proposed = propose::propose(hands, source, (id, repository), writer, project, proposal).await;
         told.push((propose::CONDITION, proposed));
@@ -220,7 +221,7 @@ type Told = Result<(&'static str, String), (&'static str, String)>;
 async fn heed(hands: &Hands, id: &RepositoryId, rollout: &Rollout, condition: &str, told: &Told) {
     let Err((reason, message)) = told else { return };
     tracing::warn!(repository = %id, rollout = rollout.name_any(), condition, message, "git is not told");
-    if let Some(about) = hands.stores.repositories.get(&publish::key(id)) {
+    if let Some(about) = hands.stores.repository(id) {
         let (event, note) = (format!("{condition}Failed"), format!("{reason}: {message}"));
         hands.events.publish(&*about, true, &event, &note, "").await;
     }

@@ -16,7 +16,7 @@ use sluice_egress::BodyError;
 use crate::Outcome;
 
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
-const SLICE_MIN: Duration = Duration::from_micros(500);
+const SLICE_MIN_NS: u64 = 500_000;
 
 /// What may pass between two looks at a guest that runs: it is looked at each millisecond, and where more CPU time has
 /// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it. One
@@ -148,7 +148,7 @@ impl Meter {
             return Tick::End(limit);
         }
         let slice = self.looked_cpu_ns.load(Relaxed).saturating_sub(self.resumed_cpu_ns.load(Relaxed));
-        if u128::from(slice) < SLICE_MIN.as_nanos() {
+        if slice < SLICE_MIN_NS {
             return Tick::Continue;
         }
         self.yielded.store(true, Relaxed);

@@ -46,7 +46,8 @@ async fn play(world: &World<'_>) -> Result<()> {
         world.production(&format!("shop-{number} (routes)"), &commit, Phase::Succeeded).await?;
     }
     settled(world).await?;
-    let (before, polls) = (world.writes()?.len(), a.sum(POLLS).await? + b.sum(POLLS).await?);
+    let polls = async || anyhow::Ok(a.sum(POLLS).await? + b.sum(POLLS).await?);
+    let (before, polled_before) = (world.writes()?.len(), polls().await?);
     let began = Instant::now();
     until("ten minutes to pass", WATCHED * 2, || async {
         let writes = world.writes()?;
@@ -55,7 +56,7 @@ async fn play(world: &World<'_>) -> Result<()> {
         Ok(if passed >= WATCHED { Look::Done(()) } else { Look::NotYet(format!("{} s", passed.as_secs())) })
     })
     .await?;
-    let polled = a.sum(POLLS).await? + b.sum(POLLS).await? - polls;
+    let polled = polls().await? - polled_before;
     ensure!(polled >= 60.0, "git was asked only {polled} times");
     println!("{} s, {UNITS} units, git asked {polled} times: no write but Leases", WATCHED.as_secs());
     Ok(())

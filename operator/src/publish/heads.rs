@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::{ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
+use kube::{ResourceExt, api::ObjectMeta};
 use sluice_config::{Environment, UnitRef};
-use sluice_crds::{Head, Memory, Repository, Unit, UnitEnvironments, UnitSpec};
+use sluice_crds::{Head, Memory, Unit, UnitEnvironments, UnitSpec};
 
 use super::{
     Input, Problems, Wanted, is_of,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     at_once,
     execute::Hands,
-    source::{CommitInfo, ParsedRevision},
+    source::{CommitInfo, ParsedRevision, RepositoryId},
     writer::WriteError,
 };
 
@@ -121,15 +121,15 @@ async fn write_one(
 
 /// Whether nobody uses a unit's name any more: its Repository is gone, or took it out and nothing of it runs.
 fn is_free(hands: &Hands, unit: &Unit) -> bool {
-    let repository = ObjectRef::<Repository>::new(&unit.spec.repository);
-    let repository = repository.within(&unit.namespace().unwrap_or_default());
+    let repository =
+        RepositoryId { namespace: unit.namespace().unwrap_or_default(), name: unit.spec.repository.clone() };
     let environments = &unit.spec.environments;
     let is_gone = |memory: &Memory| {
         memory.head.as_ref().is_none_or(|head| head.digest.is_none())
             && memory.stable.as_ref().is_none_or(|stable| stable.digest.is_none())
             && memory.in_flight.is_none()
     };
-    hands.stores.repositories.get(&repository).is_none()
+    hands.stores.repository(&repository).is_none()
         || (is_gone(&environments.staging) && is_gone(&environments.production))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_crds::{Repository, RepositoryStatus};
 
-use super::{Input, Problems, key};
+use super::{Input, Problems};
 use crate::{
     conditions::{self, Truth},
     execute::Hands,
@@ -54,7 +54,7 @@ pub(super) async fn report(hands: &Hands, input: &Input<'_>, problems: &Problems
         trouble.clone()
     })
     .await;
-    if let Some(repository) = hands.stores.repositories.get(&key(input.id)) {
+    if let Some(repository) = hands.stores.repository(input.id) {
         for (unit, (reason, text)) in problems {
             let note = format!("{unit}: {text}");
             hands.events.publish(&*repository, true, reason, &note, "").await;
@@ -83,7 +83,7 @@ async fn write(
     mut change: impl FnMut(&mut RepositoryStatus, Option<i64>) -> Option<(String, String)>,
 ) {
     let api = hands.api::<Repository>(&id.namespace);
-    let mut cached = hands.stores.repositories.get(&key(id)).map(|r| Repository::clone(&r));
+    let mut cached = hands.stores.repository(id).map(|r| Repository::clone(&r));
     for _ in 0..3 {
         let Some(mut repository) = cached else { return };
         let mut status = repository.status.clone().unwrap_or_default();

@@ -104,7 +104,11 @@ impl Fetcher {
     /// Makes a branch of a commit.
     pub(super) async fn push(&self, at: &At<'_>, branch: &str, amended: &Amended) -> Result<(), SourceError> {
         let body = push_body(branch, amended.commit, &amended.pack);
-        let mut answer = self.http.receive_pack(&self.asking(at), body).await?;
+        let answer = self.http.receive_pack(&self.asking(at), body).await;
+        if let Err(SourceError::CredentialsRefused { status }) = answer {
+            return Err(SourceError::PushRefused { status });
+        }
+        let mut answer = answer?;
         let mut report = Vec::new();
         while let Some(piece) = answer.next(REPORT_BYTES_MAX).await? {
             report.extend_from_slice(&piece);

@@ -45,10 +45,7 @@ impl Clones {
         let branch = proposal.branch.clone();
         let amended = at.on_clone(move |clone| clone.amend(head, &proposal)).await.map_err(own_fault)?;
         let Some(amended) = amended else { return Ok(Proposed::Needless) };
-        let pushed = self.fetcher.push(&self.at(id, spec, Some(writer))?, &branch, &amended).await;
-        if let Err(SourceError::CredentialsRefused { status }) = pushed {
-            return Err(SourceError::PushRefused { status });
-        }
-        pushed.map(|()| Proposed::Pushed)
+        self.fetcher.push(&self.at(id, spec, Some(writer))?, &branch, &amended).await?;
+        Ok(Proposed::Pushed)
     }
 }
