@@ -42,6 +42,10 @@ pub struct WorkerSpec {
     /// What a call may cost.
     #[serde(default)]
     pub limits: Limits,
+    /// Lets an instance serve more than one call: faster, but what a call leaves in memory, the next one finds. Without it,
+    /// each call gets a fresh instance.
+    #[serde(default)]
+    pub instances: Option<Instances>,
     /// What happens to a request when the worker fails.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -129,9 +133,27 @@ impl Default for Limits {
     }
 }
 
+/// For how long an instance serves. One that failed, or that holds more than half of its memory limit, serves no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Instances {
+    /// Calls that one instance serves, one after the other, 2 to 1000000.
+    pub reuse: u32,
+    /// From its start, 1s to 24h.
+    #[serde(default = "Instances::default_max_age")]
+    pub max_age: Span,
+}
+
+impl Instances {
+    fn default_max_age() -> Span {
+        Span::from_secs(300)
+    }
+}
+
 impl From<WorkerSpec> for sluice_config::Worker {
     fn from(spec: WorkerSpec) -> Self {
-        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, on_failure, gates: _, together: _ } = spec;
+        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, instances, on_failure, gates: _, together: _ } =
+            spec;
         Self {
             chain: ChainPosition { stage: chain.stage, order: chain.order },
             match_rules: match_rules
@@ -150,6 +172,8 @@ impl From<WorkerSpec> for sluice_config::Worker {
                 wall_ms: limits.wall.millis(),
                 memory_bytes: limits.memory.0,
             },
+            instances: instances
+                .map(|Instances { reuse, max_age }| sluice_config::Instances { reuse, max_age_ms: max_age.millis() }),
             on_failure,
         }
     }

@@ -78,6 +78,7 @@ fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str) -> Loaded 
             match_rules: vec![MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() }],
             bindings: vec![],
             limits: LIMITS,
+            instances: None,
             on_failure: OnFailure::Closed,
         },
         code: Code::Ready(code),

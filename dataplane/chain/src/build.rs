@@ -146,6 +146,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Lets go of the instances that wait for another call: for a snapshot that no request will begin on any more.
+    pub fn retire(&self) {
+        for station in &self.stations {
+            if let Code::Ready(compiled) = &station.code {
+                compiled.retire();
+            }
+        }
+    }
+
     /// Breaks off the responses whose workers still run on this snapshot: for one that is long superseded.
     pub fn end_streams(&self) {
         self.over.send_replace(true);
@@ -259,6 +268,11 @@ impl Runtime {
             BindingKind::Fetch { origins } => origins,
         });
         let (share, log) = self.shared.share(&loaded.unit);
+        let code = match loaded.code {
+            // Its instances are those of this worker in this snapshot.
+            Code::Ready(compiled) => Code::Ready(compiled.serving(loaded.worker.instances)),
+            not_loaded @ Code::NotLoaded { .. } => not_loaded,
+        };
         Station {
             share,
             policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
@@ -270,7 +284,7 @@ impl Runtime {
             }),
             limits: loaded.worker.limits,
             on_failure: loaded.worker.on_failure,
-            code: loaded.code,
+            code,
             counts,
         }
     }

@@ -22,7 +22,7 @@ pub use counters::{Counters, LATENCY_BUCKETS_MS, UnitCounters};
 pub use digest::{Digest, DigestError};
 pub use node::{Exception, ExceptionKind, MAX_EXCEPTIONS, NodeReport};
 pub use revision::{
-    Artifact, Binding, BindingKind, Bundle, ChainPosition, Content, Environment, Limits, MatchRule, OnFailure,
+    Artifact, Binding, BindingKind, Bundle, ChainPosition, Content, Environment, Instances, Limits, MatchRule, OnFailure,
     Revision, RouteRule, Routes, Upstream, Worker,
 };
 pub use unit::{UnitKind, UnitRef};

@@ -143,6 +143,9 @@ pub struct Worker {
     pub bindings: Vec<Binding>,
     /// What a call may cost.
     pub limits: Limits,
+    /// Instances that serve more than one call; without it, each call gets a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Instances>,
     /// What happens to a request when the worker fails.
     pub on_failure: OnFailure,
 }
@@ -199,6 +202,16 @@ pub struct Limits {
     pub wall_ms: u64,
     /// Linear memory, in bytes.
     pub memory_bytes: u64,
+}
+
+/// For how long an instance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Instances {
+    /// Calls that one instance serves, one after the other.
+    pub reuse: u32,
+    /// From its start, in milliseconds.
+    pub max_age_ms: u64,
 }
 
 /// What happens to a request when its worker fails.

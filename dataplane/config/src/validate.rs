@@ -21,6 +21,10 @@ pub mod limits {
     pub const WALL_MS: std::ops::RangeInclusive<u64> = 1..=300_000;
     /// Linear memory, in bytes.
     pub const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(256 << 20);
+    /// Calls that one instance serves where it serves more than one.
+    pub const REUSE: std::ops::RangeInclusive<u64> = 2..=1_000_000;
+    /// Age of an instance that serves more than one call, in milliseconds.
+    pub const MAX_AGE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
     /// Bytes of all values of a bundle.
     pub const BUNDLE_BYTES: usize = 512 << 10;
 }

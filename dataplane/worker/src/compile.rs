@@ -1,9 +1,10 @@
 //! From bytes to a worker that can be called.
 
 use http::{Request, Response};
-use sluice_config::Limits;
+use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -44,27 +45,32 @@ pub enum Compiled {
 /// A worker of the contract `wasi:http/proxy@0.2`.
 #[derive(Clone)]
 pub struct Proxy {
-    pre: ProxyPre<State>,
+    pub(crate) pre: ProxyPre<State>,
+    /// Where instances may serve more than one call.
+    pub(crate) idle: Option<Arc<call::Idle>>,
+    room: Arc<Semaphore>,
 }
 
-/// What links with the components of each contract.
+/// What links with the components of each contract, and room for their instances that wait for another call.
 pub(crate) struct Linkers {
     pub(crate) proxy: Linker<State>,
     pub(crate) filter: Linker<filter::State>,
+    pub(crate) room: Arc<Semaphore>,
 }
 
 pub(crate) fn compile(engine: &wasmtime::Engine, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
     let contract = imports::surface(wasm)?.check()?;
     let component = Component::from_binary(engine, wasm).map_err(|e| error(&e, CompileError::Compile))?;
     let link = |e: wasmtime::Error| error(&e, CompileError::Link);
+    let room = linkers.room.clone();
     Ok(match contract {
         Contract::Proxy => {
             let pre = linkers.proxy.instantiate_pre(&component).map_err(link)?;
-            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)? })
+            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)?, idle: None, room })
         }
         Contract::Filter { on_request, on_response } => {
             let pre = linkers.filter.instantiate_pre(&component).map_err(link)?;
-            Compiled::Filter(Filter::new(pre, on_request, on_response).map_err(link)?)
+            Compiled::Filter(Filter::new(pre, on_request, on_response, room).map_err(link)?)
         }
     })
 }
@@ -84,6 +90,27 @@ impl Compiled {
         }
     }
 
+    /// The same code, called as a worker's manifest says: in a fresh instance each time, or in one that has served before.
+    /// Instances are shared by the clones of what is returned, and by nobody else: one for each worker of a snapshot.
+    #[must_use]
+    pub fn serving(self, instances: Option<Instances>) -> Self {
+        match self {
+            Self::Proxy(proxy) => {
+                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone())));
+                Self::Proxy(Proxy { idle, ..proxy })
+            }
+            Self::Filter(filter) => Self::Filter(filter.serving(instances)),
+        }
+    }
+
+    /// Lets go of the instances that wait for another call, now and from now on: for a worker that is superseded.
+    pub fn retire(&self) {
+        match self {
+            Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.close()),
+            Self::Filter(filter) => filter.retire(),
+        }
+    }
+
     /// Makes one instance and drops it: what cannot start is found before a request finds it. To be polled
     /// off the serving threads, within a Tokio runtime; over after half a minute.
     ///
@@ -98,7 +125,7 @@ impl Compiled {
 }
 
 impl Proxy {
-    /// Runs the worker for one request, in a fresh instance, inside the caller's task. Resolves
+    /// Runs the worker for one request, in an instance of its own, inside the caller's task. Resolves
     /// with the response's head; reading the body drives what the worker still does.
     ///
     /// # Errors
@@ -110,7 +137,7 @@ impl Proxy {
         calls: Arc<dyn Calls>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
-        call::call(self.pre.clone(), identity.clone(), limits, calls, request).await
+        call::call(self.clone(), identity.clone(), limits, calls, request).await
     }
 }
 

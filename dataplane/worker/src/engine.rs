@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
+use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use crate::{
@@ -21,6 +22,9 @@ const MEMORIES_MAX: u32 = 4;
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Metadata of an instance, in bytes.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
+
+/// Instances that wait for another call hold at most this part of the pool, over all workers.
+const IDLE_PART: u32 = 4;
 
 /// Sizes of the pool. An outer worker holds its slot while inner ones run: `instances_max` is
 /// requests at once times workers in a chain.
@@ -67,7 +71,8 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
         filter::add_to_linker(&mut filter).map_err(error)?;
         tick(&inner).map_err(|e| EngineError(e.to_string()))?;
-        Ok(Self { inner, linkers: Arc::new(Linkers { proxy, filter }) })
+        let room = Arc::new(Semaphore::new((config.instances_max / IDLE_PART) as usize));
+        Ok(Self { inner, linkers: Arc::new(Linkers { proxy, filter, room }) })
     }
 
     /// Compiles a component. Blocks for as long as that takes: call it off the serving threads.

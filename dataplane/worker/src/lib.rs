@@ -2,7 +2,8 @@
 //!
 //! [`Engine::compile`] turns bytes into a [`Compiled`] worker or says plainly why not. [`Proxy::call`] runs one of the
 //! contract `wasi:http/proxy` for one request, [`Filter::on_request`] and [`Filter::on_response`] one of
-//! `sluice:worker/filter`; each call in a fresh instance, under its [`Limits`]. What it ended in is an [`Outcome`].
+//! `sluice:worker/filter`; each call under its [`Limits`], in a fresh instance, or, where the worker asks for it, in one
+//! that has served before ([`Compiled::serving`]). What it ended in is an [`Outcome`].
 //!
 //! Without the feature `runtime` (on by default) only [`imports`] is there: the operator checks
 //! what a component asks for in the same words, without an engine.
@@ -35,6 +36,8 @@ mod meter;
 mod metered;
 #[cfg(feature = "runtime")]
 mod outcome;
+#[cfg(feature = "runtime")]
+mod reuse;
 #[cfg(feature = "runtime")]
 mod state;
 #[cfg(feature = "runtime")]

@@ -1,5 +1,7 @@
 //! The steps.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use passing::wasip2::{
     self,
     clocks::monotonic_clock,
@@ -13,6 +15,8 @@ use passing::wasip2::{
     io::streams::StreamError,
 };
 
+use crate::CALLS;
+
 pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers: Fields, out: ResponseOutparam) {
     match verb {
         // Good citizens.
@@ -23,6 +27,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
         }
         "answer" => passing::answer(out, argument.parse().expect("a status"), "from the worker\n"),
         "echo" => echo(request, out),
+        "calls" => passing::answer(out, 200, &CALLS.load(Relaxed).to_string()),
         "log" => {
             println!("{argument}");
             eprintln!("{argument}");
@@ -43,6 +48,14 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             let body = response.consume().expect("a body");
             read(&body, u64::MAX);
             panic!("the body came whole");
+        }
+        "leak" => {
+            std::mem::forget(vec![1_u8; argument.parse().expect("a number")]);
+            passing::answer(out, 200, "leaked\n");
+        }
+        "keep-request" => {
+            std::mem::forget(request);
+            passing::answer(out, 200, "kept\n");
         }
         // Before `next`.
         "trap" => panic!("told to"),

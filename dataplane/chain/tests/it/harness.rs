@@ -21,7 +21,8 @@ use sluice_chain::{
     RuntimeConfig, Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
+    ChainPosition, Digest, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream,
+    Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Outcome, Phase};
@@ -206,6 +207,7 @@ pub(crate) struct Step {
     pub(crate) order: i32,
     pub(crate) code: Option<Code>,
     pub(crate) bindings: Vec<sluice_config::Binding>,
+    pub(crate) instances: Option<Instances>,
 }
 
 pub(crate) const LIMITS: Limits = Limits { cpu_ms: 5_000, wall_ms: 20_000, memory_bytes: 32 << 20 };
@@ -222,6 +224,7 @@ impl Step {
             order: 0,
             code: None,
             bindings: vec![],
+            instances: None,
         }
     }
 
@@ -251,6 +254,12 @@ impl Step {
         self
     }
 
+    /// Instances of it serve so many calls.
+    pub(crate) fn reuse(mut self, reuse: u32) -> Self {
+        self.instances = Some(Instances { reuse, max_age_ms: 3_600_000 });
+        self
+    }
+
     pub(crate) fn code(mut self, code: Code) -> Self {
         self.code = Some(code);
         self
@@ -273,6 +282,7 @@ impl Step {
                 match_rules: self.rules,
                 bindings: self.bindings,
                 limits: self.limits,
+                instances: self.instances,
                 on_failure: self.on_failure,
             },
             code: self.code.unwrap_or_else(|| Code::Ready(guest("faults"))),

@@ -10,4 +10,5 @@ mod filters;
 mod harness;
 mod limits;
 mod order;
+mod reuse;
 mod swap;

@@ -66,6 +66,10 @@ fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
         }
         validate_binding(&format!("{at}.bindings[{}]", binding.name), binding)?;
     }
+    if let Some(instances) = &worker.instances {
+        range(&format!("{at}.instances.reuse"), instances.reuse.into(), limits::REUSE, "calls")?;
+        range(&format!("{at}.instances.maxAge"), instances.max_age_ms, limits::MAX_AGE_MS, "ms")?;
+    }
     let l = &worker.limits;
     range(&format!("{at}.limits.cpu"), l.cpu_ms, limits::CPU_MS, "ms")?;
     range(&format!("{at}.limits.wall"), l.wall_ms, limits::WALL_MS, "ms")?;

@@ -1,6 +1,6 @@
-//! What one call's store holds.
+//! What a store holds.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -10,7 +10,14 @@ use super::{
     message::{RequestHeld, ResponseHeld},
     notes::Written,
 };
-use crate::{Identity, failure::Invalid, limiter::Limiter, meter::Meter, state::wasi, store::Held};
+use crate::{
+    Identity,
+    failure::Invalid,
+    limiter::Limiter,
+    meter::Meter,
+    state::{RESOURCES_MAX, wasi},
+    store::Held,
+};
 
 /// What a call may keep for its response phase.
 const STATE_BYTES_MAX: usize = 4 << 10;
@@ -19,7 +26,7 @@ const STATE_BYTES_MAX: usize = 4 << 10;
 pub(super) enum Subject {
     Request(RequestHeld),
     Response(ResponseHeld),
-    /// A dry start.
+    /// No call: a dry start, or an instance that waits for the next one.
     Nothing,
 }
 
@@ -36,19 +43,16 @@ pub(crate) struct State {
     wasi: Option<Box<(WasiCtx, ResourceTable)>>,
 }
 
-impl State {
-    pub(super) fn new(
-        identity: &Arc<Identity>,
-        memory_bytes_max: u64,
-        meter: Arc<Meter>,
-        subject: Subject,
-        exchange: Arc<Exchange>,
-    ) -> Self {
-        Self { subject, exchange: Some(exchange), ..Self::idle(identity, memory_bytes_max, meter) }
-    }
+/// What a call leaves.
+pub(super) struct Left {
+    pub(super) subject: Subject,
+    pub(super) written: Written,
+    pub(super) kept: Vec<u8>,
+}
 
-    /// For a dry start.
-    pub(super) fn idle(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>) -> Self {
+impl State {
+    /// For no call yet.
+    pub(super) fn new(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>) -> Self {
         Self {
             subject: Subject::Nothing,
             exchange: None,
@@ -58,6 +62,23 @@ impl State {
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
             meter,
             wasi: None,
+        }
+    }
+
+    /// A call begins; `kept` is what its request phase kept.
+    pub(super) fn begin(&mut self, subject: Subject, exchange: Arc<Exchange>, kept: Vec<u8>) {
+        self.subject = subject;
+        self.exchange = Some(exchange);
+        self.kept = kept;
+    }
+
+    /// The call is over: nothing of it stays.
+    pub(super) fn end(&mut self) -> Left {
+        self.exchange = None;
+        Left {
+            subject: mem::replace(&mut self.subject, Subject::Nothing),
+            written: mem::take(&mut self.written),
+            kept: mem::take(&mut self.kept),
         }
     }
 
@@ -91,6 +112,20 @@ impl State {
 impl Held for State {
     fn limiter(&mut self) -> &mut Limiter {
         &mut self.limiter
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn meter_by(&mut self, meter: &Arc<Meter>) {
+        self.meter.clone_from(meter);
+        self.limiter.meter_by(meter);
+    }
+
+    fn is_worn(&mut self) -> bool {
+        let resources = self.wasi.as_mut().map_or(0, |wasi| wasi.1.iter_mut().count());
+        self.limiter.is_half_used() || resources > RESOURCES_MAX / 2
     }
 }
 

@@ -1,9 +1,11 @@
 //! The steps on the way in.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use wasip2::clocks::monotonic_clock;
 
 use crate::{
-    alloc,
+    CALLS, alloc,
     sluice::worker::{
         notes, state,
         types::{Action, Answer, BodyError, Request},
@@ -30,6 +32,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
             request.append_header("x-seen", client.as_bytes());
         }
         "count" => request.append_header("x-seen", request.headers().len().to_string().as_bytes()),
+        "calls" => request.append_header("x-seen", CALLS.load(Relaxed).to_string().as_bytes()),
         "body" => body(argument, request),
         "note" => notes::set(argument, argument.as_bytes()),
         "read-note" => {
@@ -40,6 +43,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "trap" => panic!("told to"),
         "spin" => spin(),
         "alloc" => alloc(),
+        "leak" => std::mem::forget(vec![1_u8; number(argument)]),
         "sleep" => monotonic_clock::subscribe_duration(3_600_000_000_000).block(),
         "exit" => std::process::exit(argument.parse().unwrap_or(1)),
         "edit-trap" => {
