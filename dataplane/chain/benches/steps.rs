@@ -91,7 +91,7 @@ fn snapshot(mut workers: Vec<Loaded>, answers: Compiled) -> Arc<Snapshot> {
     let egress = Egress::new(EgressConfig::default());
     let runtime = Runtime::new(RuntimeConfig::new("bench"), egress, Arc::new(Counting));
     let upstream = Upstream { url: "http://shop".into(), connect_timeout_ms: 1_000, response_timeout_ms: 1_000 };
-    let rule = RouteRule { paths: vec!["/*".into()], upstream, fallback: None };
+    let rule = RouteRule { paths: vec!["/*".into()], upstream, fallback: None, alternatives: Default::default() };
     let routes = LoadedRoutes {
         unit: UnitRef::new(UnitKind::Routes, "team", "route"),
         revision: Digest::of(b"route"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery},
 };
@@ -125,8 +125,12 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
     }
 }
 
-/// Workers and upstreams see the client only through these.
+/// By this header a worker of `wasi:http` names another upstream of the route.
+pub(crate) const UPSTREAM: HeaderName = HeaderName::from_static("sluice-upstream");
+
+/// Workers and upstreams see the client only through these; what is said within the chain is not for it to say.
 fn forwarded(headers: &mut HeaderMap, client: ClientInfo) {
+    headers.remove(UPSTREAM);
     let address = client.address.ip().to_canonical().to_string();
     if let Ok(address) = HeaderValue::from_str(&address) {
         headers.append("x-forwarded-for", address);

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
-use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, Policy, Target};
-use sluice_worker::{Compiled, Identity, LogBudget, Phase};
+use sluice_config::{BindingKind, Digest, FALLBACK, Limits, OnFailure, RouteRule, Routes, UnitRef, Upstream, Worker};
+use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, OriginError, Policy, Target};
+use sluice_worker::{Chosen, Compiled, Identity, LogBudget, Phase};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -189,8 +189,23 @@ pub(crate) struct Station {
 /// A rule of a route table.
 pub(crate) struct Route {
     pub(crate) upstream: Target,
-    pub(crate) fallback: Option<Target>,
+    /// What workers may choose instead, and by which names.
+    pub(crate) others: Vec<Target>,
+    pub(crate) names: Arc<[String]>,
+    /// The one of the others that serves where the upstream cannot be reached.
+    pub(crate) fallback: Option<usize>,
     pub(crate) counts: Arc<dyn UnitRecorder>,
+}
+
+impl Route {
+    pub(crate) fn fallback(&self) -> Option<&Target> {
+        self.others.get(self.fallback?)
+    }
+
+    /// Where a request goes for which this was chosen.
+    pub(crate) fn target(&self, chosen: Option<Chosen>) -> &Target {
+        chosen.and_then(|Chosen(other)| self.others.get(other)).unwrap_or(&self.upstream)
+    }
 }
 
 impl Runtime {
@@ -301,19 +316,17 @@ impl Runtime {
             warnings.push(Warning { unit: table.unit.clone(), message });
         };
         for rule in &table.routes.rules {
-            let target = |upstream: &Upstream| self.shared.egress.target(upstream);
-            let fallback = rule.fallback.as_ref().map(target).transpose();
-            let (upstream, fallback) = match (target(&rule.upstream), fallback) {
-                (Ok(upstream), Ok(fallback)) => (upstream, fallback),
-                (Err(error), _) | (_, Err(error)) => {
+            let route = match self.rule(rule, counts.clone()) {
+                Ok(route) => route,
+                Err(error) => {
                     warn(format!("a rule is ignored: {error}"));
                     continue;
                 }
             };
-            origins.push(upstream.origin().clone());
-            origins.extend(fallback.iter().map(|f| f.origin().clone()));
+            origins.push(route.upstream.origin().clone());
+            origins.extend(route.others.iter().map(|other| other.origin().clone()));
             let number = snapshot.routes.len();
-            snapshot.routes.push(Route { upstream, fallback, counts: counts.clone() });
+            snapshot.routes.push(route);
             for (host, path) in
                 table.routes.hosts.iter().flat_map(|host| rule.paths.iter().map(move |path| (host, path)))
             {
@@ -322,5 +335,17 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    fn rule(&self, rule: &RouteRule, counts: Arc<dyn UnitRecorder>) -> Result<Route, OriginError> {
+        let target = |upstream: &Upstream| self.shared.egress.target(upstream);
+        let mut names: Vec<String> = rule.alternatives.keys().cloned().collect();
+        let mut others = rule.alternatives.values().map(target).collect::<Result<Vec<_>, _>>()?;
+        let fallback = rule.fallback.as_ref().map(target).transpose()?.map(|fallback| {
+            names.push(FALLBACK.to_owned());
+            others.push(fallback);
+            others.len() - 1
+        });
+        Ok(Route { upstream: target(&rule.upstream)?, others, names: names.into(), fallback, counts })
     }
 }

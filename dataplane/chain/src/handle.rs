@@ -67,6 +67,7 @@ impl Snapshot {
             client.address.ip(),
             client.tls,
             place::SPELLING,
+            self.routes[route].names.clone(),
         );
         let passage = Passage::new(self.clone(), route, authority, place, exchange, permit, began);
         Ok((Underway(Some(Arc::new(passage))), request))

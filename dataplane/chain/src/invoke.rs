@@ -13,12 +13,12 @@ use http::{
 };
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
-use sluice_worker::{Calls, Compiled, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address};
+use sluice_worker::{Calls, Chosen, Compiled, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::plain,
+    accept::{UPSTREAM, plain},
     build::Code,
     inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},
@@ -73,6 +73,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         (request, None)
     };
     let turn = Arc::new(Turn {
+        chosen: request.extensions().get().copied(),
         passage: passage.clone(),
         workers: Mutex::new(workers),
         worker,
@@ -151,6 +152,8 @@ struct Turn {
     /// What remains of the chain; grows when the worker rewrites.
     workers: Mutex<WorkerSet>,
     worker: usize,
+    /// The upstream that a worker before it chose.
+    chosen: Option<Chosen>,
     inner: Arc<Inner>,
     /// Held until the call is over, its response's body included.
     _share: OwnedSemaphorePermit,
@@ -244,7 +247,7 @@ impl Calls for Turn {
 
 impl Turn {
     /// A worker's request to `next.sluice` as the rest of the chain sees it, and where it goes if that
-    /// is elsewhere. The worker names a host by setting `Host`.
+    /// is elsewhere. The worker names a host by setting `Host`, and another upstream by its header.
     fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<Place>), EgressError> {
         let bad = |why: &dyn std::fmt::Display| EgressError::Unnamed { why: why.to_string() };
         let (mut parts, body) = request.into_parts();
@@ -260,8 +263,23 @@ impl Turn {
         };
         let place = Place::of(authority.as_str(), &path).map_err(|e| bad(&e))?;
         address(&mut parts, &authority, path).map_err(|e| bad(&e))?;
+        let chosen = match parts.headers.remove(UPSTREAM) {
+            Some(name) => Some(self.upstream(&name).map_err(|e| bad(&e))?),
+            None => self.chosen,
+        };
+        if let Some(chosen) = chosen {
+            parts.extensions.insert(chosen);
+        }
         let rewritten = (place != self.passage.place).then_some(place);
         Ok((Request::from_parts(parts, body), rewritten))
+    }
+}
+
+impl Turn {
+    fn upstream(&self, name: &HeaderValue) -> Result<Chosen, String> {
+        let names = &self.passage.route().names;
+        let place = names.iter().position(|known| known.as_bytes() == name.as_bytes());
+        place.map(Chosen).ok_or_else(|| format!("the route has no upstream {name:?}"))
     }
 }
 

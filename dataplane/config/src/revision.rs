@@ -246,7 +246,13 @@ pub struct RouteRule {
     /// Where they go when the upstream cannot be reached or a worker says `fallback`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Upstream>,
+    /// Where they go when a worker says so, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alternatives: BTreeMap<String, Upstream>,
 }
+
+/// What a worker calls the fallback of a route.
+pub const FALLBACK: &str = "fallback";
 
 /// An upstream application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -21,7 +21,7 @@ use wasmtime::component::{HasSelf, Instance, InstancePre, Linker, types::Compone
 use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
-pub use exchange::{Exchange, Spelling};
+pub use exchange::{Chosen, Exchange, Spelling};
 pub use fields::{HEAD_BYTES_MAX, head_bytes};
 pub(crate) use held::State;
 pub use message::address;

@@ -38,6 +38,10 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             headers.set("host", &[argument.into()]).expect("a header");
             pass(request, headers, out, "", "");
         }
+        "upstream" => {
+            headers.set("sluice-upstream", &[argument.into()]).expect("a header");
+            pass(request, headers, out, "", "");
+        }
         "next-answer" => {
             let _response = call(&request, headers);
             passing::answer(out, argument.parse().expect("a status"), "mine\n");

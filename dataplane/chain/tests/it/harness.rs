@@ -346,6 +346,8 @@ pub(crate) fn plan(steps: Vec<Step>, upstream: &str, fallback: Option<&str>) -> 
                     paths: vec!["/*".into()],
                     upstream: upstream_of(upstream),
                     fallback: fallback.map(upstream_of),
+                    // The same application, by another name.
+                    alternatives: fallback.map(|url| ("blue".to_owned(), upstream_of(url))).into_iter().collect(),
                 }],
             },
         }],

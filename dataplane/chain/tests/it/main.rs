@@ -12,3 +12,4 @@ mod limits;
 mod order;
 mod reuse;
 mod swap;
+mod upstreams;

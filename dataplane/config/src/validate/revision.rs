@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Invalid, count, hosts, invalid, limits, name, origin, paths, range};
-use crate::{Binding, BindingKind, Bundle, Content, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
+use crate::{Binding, BindingKind, Bundle, Content, FALLBACK, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
 
 impl Revision {
     /// Checks a revision on its own. One that fails is refused; its unit keeps its last good one.
@@ -93,6 +93,15 @@ fn validate_routes(at: &str, routes: &Routes) -> Result<(), Invalid> {
         validate_upstream(&format!("{at}.rules.upstream"), &rule.upstream)?;
         if let Some(fallback) = &rule.fallback {
             validate_upstream(&format!("{at}.rules.fallback"), fallback)?;
+        }
+        count(&format!("{at}.rules.alternatives"), rule.alternatives.len())?;
+        for (key, upstream) in &rule.alternatives {
+            name(&format!("{at}.rules.alternatives"), key)?;
+            if key == FALLBACK {
+                let problem = format!("`{key}` is what the fallback is called: choose another name");
+                return Err(invalid(format!("{at}.rules.alternatives"), problem));
+            }
+            validate_upstream(&format!("{at}.rules.alternatives.{key}"), upstream)?;
         }
     }
     Ok(())

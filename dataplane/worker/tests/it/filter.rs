@@ -21,7 +21,7 @@ pub(crate) fn exchange() -> Arc<Exchange> {
     };
     let (authority, path) = ("shop.example:8080".parse().unwrap(), "/cart?item=1".parse().unwrap());
     let client: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
-    Arc::new(Exchange::new(http::Method::POST, authority, path, client, true, spelling))
+    Arc::new(Exchange::new(http::Method::POST, authority, path, client, true, spelling, ["blue".to_owned()].into()))
 }
 
 fn request(script: &str) -> Request<Body> {

@@ -25,6 +25,8 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "log" => println!("{argument}"),
         "rewrite" => request.set_path_with_query(argument),
         "rehost" => request.set_authority(argument),
+        "upstream" => request.set_upstream(argument),
+        "upstreams" => request.append_header("x-seen", request.upstreams().join(" ").as_bytes()),
         "method" => request.set_method(argument),
         "drop" => request.remove_header(argument),
         "client" => {
@@ -51,6 +53,10 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
             request.set_path_with_query("/half-done");
             notes::set("half", b"done");
             panic!("told to, after edits");
+        }
+        "upstream-trap" => {
+            request.set_upstream(argument);
+            panic!("told to, after choosing an upstream");
         }
         "read-trap" => {
             body(argument, request);
