@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// Worker instances at once, over all requests and all workers of their chains; what is above is shed.
     #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1_000)]
     pub(crate) instances_max: u32,
+    /// While the node is busy, the part of its threads' CPU time that one worker may have, in percent; what is above is shed.
+    #[arg(long, env = "SLUICE_UNIT_CPU_PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) unit_cpu_percent: u64,
     /// Let upstreams and fetches be on this host: for trying things out and for tests.
     #[arg(long, env = "SLUICE_ALLOW_LOOPBACK")]
     pub(crate) allow_loopback: bool,

@@ -191,6 +191,8 @@ fn chain_runtime(args: &Args, metrics: &Arc<Metrics>) -> Runtime {
     let config = RuntimeConfig {
         requests_max: args.requests_max,
         unit_calls_max: (args.instances_max / UNIT_SHARE).max(1) as usize,
+        threads: args.threads(),
+        unit_cpu_percent: args.unit_cpu_percent,
         next_budget: NEXT_BUDGET,
         ..RuntimeConfig::new(args.group.clone())
     };

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Recorder, UnitRecorder,
     matching::{RouteRouter, WorkerRouter},
+    share::{NodeCpu, Share},
 };
 
 /// Settings of the node that every snapshot shares.
@@ -27,6 +28,10 @@ pub struct RuntimeConfig {
     /// Calls of one unit at once, over all its revisions; what is above is shed. Less than the engine has
     /// room for: a unit that waits for a slow upstream leaves the others theirs.
     pub unit_calls_max: usize,
+    /// Threads that serve.
+    pub threads: usize,
+    /// Of what these can do, how much one unit may have while the node is busy; what is above is shed. 100: all of it.
+    pub unit_cpu_percent: u64,
     /// `next` calls a request may make, over all workers, beyond one for each worker of the chain.
     pub next_budget: u32,
     /// How long a client may send nothing in the middle of a request's body, and the chain nothing in that of a response.
@@ -40,6 +45,8 @@ impl RuntimeConfig {
             group: group.into(),
             requests_max: 10_000,
             unit_calls_max: 500,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            unit_cpu_percent: 25,
             next_budget: 64,
             body_idle: IDLE_TIMEOUT,
         }
@@ -52,30 +59,26 @@ pub struct Runtime {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A unit's calls at once, and what it may log; gone with the last snapshot and the last call that has it.
-type Share = (Weak<Semaphore>, Weak<LogBudget>);
-
 pub(crate) struct Shared {
     pub(crate) config: RuntimeConfig,
     pub(crate) egress: Egress,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
-    /// What a unit may have, over all its revisions. Snapshots come and go; calls under way still count.
-    shares: Mutex<BTreeMap<UnitRef, Share>>,
+    pub(crate) cpu: NodeCpu,
+    /// What a unit may have, over all its revisions; gone with the last snapshot that has it.
+    shares: Mutex<BTreeMap<UnitRef, Weak<Share>>>,
     /// For what is logged of upstreams.
     pub(crate) log: LogBudget,
 }
 
 impl Shared {
-    /// A unit's calls at once, and what it may log.
-    fn share(&self, unit: &UnitRef) -> (Arc<Semaphore>, Arc<LogBudget>) {
+    fn share(&self, unit: &UnitRef) -> Arc<Share> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.retain(|_, (calls, log)| calls.strong_count() + log.strong_count() > 0);
-        let (calls, log) = shares.get(unit).map_or((None, None), |(calls, log)| (calls.upgrade(), log.upgrade()));
-        let fresh = || Arc::new(Semaphore::new(self.config.unit_calls_max.min(Semaphore::MAX_PERMITS)));
-        let (calls, log) = (calls.unwrap_or_else(fresh), log.unwrap_or_default());
-        shares.insert(unit.clone(), (Arc::downgrade(&calls), Arc::downgrade(&log)));
-        (calls, log)
+        shares.retain(|_, share| share.strong_count() > 0);
+        let known = shares.get(unit).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| Arc::new(Share::new(self.config.unit_calls_max)));
+        shares.insert(unit.clone(), Arc::downgrade(&share));
+        share
     }
 }
 
@@ -179,8 +182,8 @@ pub(crate) struct Station {
     pub(crate) limits: Limits,
     pub(crate) on_failure: OnFailure,
     pub(crate) code: Code,
-    /// Its unit's calls at once.
-    pub(crate) share: Arc<Semaphore>,
+    /// What its unit may have.
+    pub(crate) share: Arc<Share>,
     /// The origins of its `fetch` bindings.
     pub(crate) policy: Policy,
     pub(crate) counts: Arc<dyn UnitRecorder>,
@@ -213,8 +216,9 @@ impl Runtime {
     #[must_use]
     pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
         let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
+        let cpu = NodeCpu::new(config.threads, config.unit_cpu_percent);
         let (shares, log) = (Mutex::default(), LogBudget::default());
-        Self { shared: Arc::new(Shared { config, egress, recorder, admission, shares, log }) }
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission, cpu, shares, log }) }
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in
@@ -282,7 +286,8 @@ impl Runtime {
         let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
             BindingKind::Fetch { origins } => origins,
         });
-        let (share, log) = self.shared.share(&loaded.unit);
+        let share = self.shared.share(&loaded.unit);
+        let log = share.log.clone();
         let code = match loaded.code {
             // Its instances are those of this worker in this snapshot.
             Code::Ready(compiled) => Code::Ready(compiled.serving(loaded.worker.instances)),

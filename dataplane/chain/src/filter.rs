@@ -136,19 +136,22 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// Takes one of its unit's calls at once; nothing where all are taken.
+    /// Takes a call's room of its unit's share; nothing where there is none.
     fn begin(passage: &'a Passage, worker: usize, phase: Phase) -> Option<Self> {
         let station = passage.station(worker);
-        let Ok(share) = station.share.try_acquire() else {
-            tracing::debug!(unit = %station.identity.unit, "shed: it has all the calls at once that one unit may have");
-            station.counts.call(CallRecord { phase, outcome: Outcome::Shed, own: Duration::ZERO });
-            return None;
-        };
-        Some(Self { passage, worker, phase, _share: share, is_over: false })
+        match station.share.take(&passage.snapshot.shared.cpu, passage.began) {
+            Ok(share) => Some(Self { passage, worker, phase, _share: share, is_over: false }),
+            Err(why) => {
+                tracing::debug!(unit = %station.identity.unit, %why, "shed");
+                station.counts.call(CallRecord { phase, outcome: Outcome::Shed, own: Duration::ZERO });
+                None
+            }
+        }
     }
 
     fn end(mut self, ended: Ended) {
         self.is_over = true;
+        self.passage.station(self.worker).share.used(ended.cpu);
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }

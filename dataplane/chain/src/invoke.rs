@@ -59,10 +59,13 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
     };
-    let Ok(share) = station.share.clone().try_acquire_owned() else {
-        tracing::debug!(unit = %station.identity.unit, "shed: it has all the calls at once that one unit may have");
-        station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::Shed, own: Duration::ZERO });
-        return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
+    let share = match station.share.take_owned(&passage.snapshot.shared.cpu, passage.began) {
+        Ok(share) => share,
+        Err(why) => {
+            tracing::debug!(unit = %station.identity.unit, %why, "shed");
+            station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::Shed, own: Duration::ZERO });
+            return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
+        }
     };
     let keeps = station.on_failure != OnFailure::Closed;
     let (request, again) = if keeps {
@@ -237,11 +240,9 @@ impl Calls for Turn {
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }
-        self.passage.station(self.worker).counts.call(CallRecord {
-            phase: Phase::Handle,
-            outcome: ended.outcome,
-            own: ended.own,
-        });
+        let station = self.passage.station(self.worker);
+        station.share.used(ended.cpu);
+        station.counts.call(CallRecord { phase: Phase::Handle, outcome: ended.outcome, own: ended.own });
     }
 }
 

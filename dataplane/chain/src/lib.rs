@@ -16,6 +16,7 @@ mod place;
 mod record;
 mod replay;
 mod set;
+mod share;
 mod upstream;
 mod walk;
 

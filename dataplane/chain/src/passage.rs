@@ -60,7 +60,7 @@ pub(crate) struct Passage {
     pub(crate) exchange: Arc<Exchange>,
     /// Requests that went upstream, or are about to.
     sent: AtomicU32,
-    began: Instant,
+    pub(crate) began: Instant,
     next_left: AtomicU32,
     marks: Mutex<Marks>,
     /// Held until the last worker has ended.

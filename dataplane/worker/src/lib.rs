@@ -54,6 +54,8 @@ pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
 pub use filter::{Chosen, Decision, Exchange, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes};
 #[cfg(feature = "runtime")]
+pub use meter::process_cpu;
+#[cfg(feature = "runtime")]
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 
 /// Contracts that this crate runs, as nodes report them.

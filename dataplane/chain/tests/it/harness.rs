@@ -302,7 +302,9 @@ pub(crate) struct Node {
 impl Node {
     /// A route with fallback behind these workers.
     pub(crate) async fn start(steps: Vec<Step>) -> Self {
-        Self::start_with(steps, RuntimeConfig::new("canary"), None).await
+        // All tests are one process, which is busy.
+        let config = RuntimeConfig { unit_cpu_percent: 100, ..RuntimeConfig::new("canary") };
+        Self::start_with(steps, config, None).await
     }
 
     pub(crate) async fn start_with(steps: Vec<Step>, config: RuntimeConfig, upstream_url: Option<String>) -> Self {

@@ -1,0 +1,212 @@
+//! What one unit may have of the node, over all its revisions: calls at once, CPU time, lines of the log.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use sluice_worker::{LogBudget, process_cpu};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+/// CPU time is looked at over so long.
+const WINDOW: Duration = Duration::from_millis(200);
+/// The node is busy when so much of what its threads can do was done.
+const BUSY_PERCENT: u64 = 90;
+/// Of so many calls, some are shed.
+const PARTS: u64 = 1_000;
+
+/// Why a call is shed. Nobody's fault, and no evidence against a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Shed {
+    #[error("it has all the calls at once that one unit may have")]
+    Calls,
+    #[error("the node is busy, and it is above the share of CPU time that one unit may have")]
+    Cpu,
+}
+
+/// A unit's share. Snapshots come and go; calls under way on old ones still count.
+pub(crate) struct Share {
+    calls: Arc<Semaphore>,
+    pub(crate) log: Arc<LogBudget>,
+    cpu: UnitCpu,
+}
+
+impl Share {
+    pub(crate) fn new(calls_max: usize) -> Self {
+        let calls = Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS)));
+        Self { calls, log: Arc::default(), cpu: UnitCpu::default() }
+    }
+
+    /// Room for a call of a request that began then.
+    pub(crate) fn take(&self, node: &NodeCpu, began: Instant) -> Result<SemaphorePermit<'_>, Shed> {
+        self.may_run(node, began)?;
+        self.calls.try_acquire().map_err(|_| Shed::Calls)
+    }
+
+    /// The same, to be kept for longer than this is borrowed.
+    pub(crate) fn take_owned(&self, node: &NodeCpu, began: Instant) -> Result<OwnedSemaphorePermit, Shed> {
+        self.may_run(node, began)?;
+        self.calls.clone().try_acquire_owned().map_err(|_| Shed::Calls)
+    }
+
+    fn may_run(&self, node: &NodeCpu, began: Instant) -> Result<(), Shed> {
+        let window = node.window(began);
+        if self.cpu.window.load(Relaxed) < window {
+            let is_busy = node.look(window);
+            self.cpu.turn(window, is_busy, node.unit_ns);
+        }
+        if self.cpu.admits() { Ok(()) } else { Err(Shed::Cpu) }
+    }
+
+    /// A call has used so much.
+    pub(crate) fn used(&self, cpu: Duration) {
+        self.cpu.used_ns.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// CPU time of the process, from window to window.
+pub(crate) struct NodeCpu {
+    start: Instant,
+    /// What all threads that serve can do in a window, and what one unit may have of it.
+    all_ns: u64,
+    unit_ns: u64,
+    window: AtomicU64,
+    used_ns: AtomicU64,
+    is_busy: AtomicBool,
+}
+
+impl NodeCpu {
+    pub(crate) fn new(threads: usize, unit_percent: u64) -> Self {
+        let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
+        let all_ns = window.saturating_mul(threads as u64);
+        Self {
+            start: Instant::now(),
+            all_ns,
+            unit_ns: if unit_percent < 100 { all_ns / 100 * unit_percent } else { u64::MAX },
+            window: AtomicU64::new(0),
+            used_ns: AtomicU64::new(0),
+            is_busy: AtomicBool::new(false),
+        }
+    }
+
+    fn window(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_nanos() / WINDOW.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the node was busy before this window. The first one that asks in a window finds out.
+    fn look(&self, window: u64) -> bool {
+        let last = self.window.fetch_max(window, Relaxed);
+        if last < window {
+            let now = u64::try_from(process_cpu().as_nanos()).unwrap_or(u64::MAX);
+            let used = now.saturating_sub(self.used_ns.swap(now, Relaxed));
+            self.is_busy.store(used >= self.all_ns.saturating_mul(window - last) / 100 * BUSY_PERCENT, Relaxed);
+        }
+        self.is_busy.load(Relaxed)
+    }
+}
+
+/// CPU time of one unit's calls, from window to window. Read and written by all threads, with no lock: a call that is counted
+/// in the next window, or one more that is admitted, does no harm.
+#[derive(Default)]
+struct UnitCpu {
+    window: AtomicU64,
+    used_ns: AtomicU64,
+    /// Of `PARTS` calls, how many are shed.
+    shed: AtomicU64,
+    calls: AtomicU32,
+}
+
+impl UnitCpu {
+    /// A window begins: what was used in those before says how much is shed in this one.
+    fn turn(&self, window: u64, is_busy: bool, may_have_ns: u64) {
+        let last = self.window.fetch_max(window, Relaxed);
+        if last >= window {
+            return;
+        }
+        let used = self.used_ns.swap(0, Relaxed) / (window - last);
+        // What would have been used had nothing been shed.
+        let wanted = used.saturating_mul(PARTS) / (PARTS - self.shed.load(Relaxed)).max(1);
+        let is_over = is_busy && wanted > may_have_ns;
+        let shed = if is_over { PARTS - may_have_ns.saturating_mul(PARTS) / wanted } else { 0 };
+        // Some always run, or nobody would see that it wants less.
+        self.shed.store(shed.min(PARTS - PARTS / 100), Relaxed);
+    }
+
+    /// Evenly: of 1000 calls with 250 to shed, each fourth.
+    fn admits(&self) -> bool {
+        let shed = self.shed.load(Relaxed);
+        if shed == 0 {
+            return true;
+        }
+        let call = u64::from(self.calls.fetch_add(1, Relaxed));
+        call * shed / PARTS == (call + 1) * shed / PARTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    /// A quarter of one thread's window.
+    const MAY_HAVE: u64 = 50 * MS;
+
+    /// So many calls of so much each in each of these windows; how many of them ran in the last.
+    fn windows(unit: &UnitCpu, windows: std::ops::Range<u64>, is_busy: bool, calls: u64, each_ns: u64) -> u64 {
+        let mut ran = 0;
+        for window in windows {
+            unit.turn(window, is_busy, MAY_HAVE);
+            ran = 0;
+            for _ in 0..calls {
+                if unit.admits() {
+                    ran += 1;
+                    unit.used_ns.fetch_add(each_ns, Relaxed);
+                }
+            }
+        }
+        ran
+    }
+
+    #[test]
+    fn on_a_busy_node_a_unit_above_its_share_has_its_share() {
+        let unit = UnitCpu::default();
+        // It wants 160 ms of each window.
+        let ran = windows(&unit, 1..20, true, 1_000, MS / 1_000 * 160);
+        assert!((305..=320).contains(&ran), "{ran} of 1000 ran: 50 ms are 312 calls");
+        // And goes on as it likes once it wants less.
+        assert_eq!(windows(&unit, 20..24, true, 1_000, 40 * MS / 1_000), 1_000);
+    }
+
+    #[test]
+    fn nobody_is_shed_below_its_share_or_where_there_is_time() {
+        let unit = UnitCpu::default();
+        assert_eq!(windows(&unit, 1..20, true, 1_000, 49 * MS / 1_000), 1_000);
+        assert_eq!(windows(&unit, 20..40, false, 1_000, 190 * MS / 1_000), 1_000);
+    }
+
+    #[test]
+    fn one_that_was_idle_is_not_judged_by_what_it_did_long_ago() {
+        let unit = UnitCpu::default();
+        windows(&unit, 1..20, true, 1_000, MS / 1_000 * 160);
+        assert_eq!(windows(&unit, 100..101, true, 1_000, MS / 1_000), 1_000);
+    }
+
+    #[test]
+    fn the_node_is_busy_by_the_clock_of_the_process() {
+        let node = NodeCpu::new(1, 25);
+        assert_eq!(node.unit_ns, MAY_HAVE);
+        // Nothing can have used all of an hour.
+        assert!(!node.look(18_000));
+        let start = Instant::now();
+        while process_cpu() < Duration::from_nanos(node.used_ns.load(Relaxed)) + WINDOW {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            std::hint::black_box((0..10_000_u64).sum::<u64>());
+        }
+        assert!(node.look(18_001));
+        assert!(node.look(18_001), "as it was found");
+    }
+}
