@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Where clients come in, plain HTTP/1.1.
     #[arg(long, env = "SLUICE_LISTEN", default_value = "0.0.0.0:8080")]
     pub(crate) listen: SocketAddr,
-    /// Where /healthz, /readyz, /metrics and /counters are.
+    /// Where /healthz, /readyz, /metrics, /counters, /report and /traces are.
     #[arg(long, env = "SLUICE_ADMIN", default_value = "0.0.0.0:9090")]
     pub(crate) admin: SocketAddr,
     /// Disk cache: artifacts, revisions and the last assignment. An emptyDir is enough.
@@ -67,6 +67,10 @@ pub(crate) struct Args {
     /// Worker instances at once, over all requests and all workers of their chains; what is above is shed.
     #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1_000)]
     pub(crate) instances_max: u32,
+    /// Of so many requests, one is traced: /traces of the admin listener tells what each worker changed of the last 100, headers by
+    /// name alone. 0: none.
+    #[arg(long, env = "SLUICE_TRACE_EVERY", default_value_t = 0)]
+    pub(crate) trace_every: u64,
     /// While the node is busy, the part of its threads' CPU time that one worker may have, in percent; what is above is shed.
     #[arg(long, env = "SLUICE_UNIT_CPU_PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) unit_cpu_percent: u64,

@@ -25,6 +25,7 @@ mod snapshot;
 mod source;
 mod static_files;
 mod status;
+mod traces;
 mod watch;
 
 use std::sync::Arc;
@@ -93,7 +94,13 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
     let (inputs, from_inputs) = sync::mpsc::channel(INPUTS);
     let in_force = snapshot::InForce::default();
 
-    let views = admin::Views { metrics: Arc::clone(&metrics), ready: is_ready, report: reported.clone() };
+    let runtime = chain_runtime(&args, &metrics);
+    let views = admin::Views {
+        metrics: Arc::clone(&metrics),
+        ready: is_ready,
+        report: reported.clone(),
+        runtime: runtime.clone(),
+    };
     let (seen, is_seen) = sync::watch::channel(status::Seen::default());
     let report_to = status::Follow {
         node: args.node.clone(),
@@ -124,7 +131,7 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
         },
         cache,
         loader: Arc::new(loader),
-        runtime: chain_runtime(&args, &metrics),
+        runtime,
         in_force: Arc::clone(&in_force),
         metrics: Arc::clone(&metrics),
         ready,
@@ -193,6 +200,7 @@ fn chain_runtime(args: &Args, metrics: &Arc<Metrics>) -> Runtime {
         unit_calls_max: (args.instances_max / UNIT_SHARE).max(1) as usize,
         threads: args.threads(),
         unit_cpu_percent: args.unit_cpu_percent,
+        trace_every: args.trace_every,
         next_budget: NEXT_BUDGET,
         ..RuntimeConfig::new(args.group.clone())
     };

@@ -15,6 +15,7 @@ use crate::{
     Recorder, UnitRecorder,
     matching::{RouteRouter, WorkerRouter},
     share::{NodeCpu, Share},
+    trace::{Trace, Traces},
 };
 
 /// Settings of the node that every snapshot shares.
@@ -28,6 +29,8 @@ pub struct RuntimeConfig {
     /// Calls of one unit at once, over all its revisions; what is above is shed. Less than the engine has
     /// room for: a unit that waits for a slow upstream leaves the others theirs.
     pub unit_calls_max: usize,
+    /// Of so many requests, one is traced; 0: none.
+    pub trace_every: u64,
     /// Threads that serve.
     pub threads: usize,
     /// Of what these can do, how much one unit may have while the node is busy; what is above is shed. 100: all of it.
@@ -45,6 +48,7 @@ impl RuntimeConfig {
             group: group.into(),
             requests_max: 10_000,
             unit_calls_max: 500,
+            trace_every: 0,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             unit_cpu_percent: 25,
             next_budget: 64,
@@ -65,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
     pub(crate) cpu: NodeCpu,
+    pub(crate) traces: Traces,
     /// What a unit may have, over all its revisions; gone with the last snapshot that has it.
     shares: Mutex<BTreeMap<UnitRef, Weak<Share>>>,
     /// For what is logged of upstreams.
@@ -217,8 +222,15 @@ impl Runtime {
     pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
         let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
         let cpu = NodeCpu::new(config.threads, config.unit_cpu_percent);
+        let traces = Traces::new(config.trace_every);
         let (shares, log) = (Mutex::default(), LogBudget::default());
-        Self { shared: Arc::new(Shared { config, egress, recorder, admission, cpu, shares, log }) }
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission, cpu, traces, shares, log }) }
+    }
+
+    /// What happened to the last of those requests that are traced, the newest first.
+    #[must_use]
+    pub fn traces(&self) -> Vec<Trace> {
+        self.shared.traces.list()
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in

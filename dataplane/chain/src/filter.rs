@@ -15,6 +15,7 @@ use crate::{
     passage::{Maker, Passage, Reply},
     place::Place,
     set::WorkerSet,
+    trace::Before,
 };
 
 /// Where a request is after a filter's turn.
@@ -46,8 +47,16 @@ pub(crate) async fn on_request(
     let Some(turn) = Turn::begin(passage, worker, Phase::OnRequest) else {
         return instead(passage, worker, request, Maker::Proxy).await;
     };
+    let before = passage.tracing.as_ref().map(|_| Before::request(&request));
     let called = filter.on_request(&station.identity, &station.limits, &passage.exchange, request);
     let (ended, decided) = called.await;
+    if let Some(before) = before {
+        let changes = match &decided {
+            Ok(Decision::Next { request, .. }) => before.changes_of_request(request),
+            Ok(Decision::Answer(_)) | Err(_) => Vec::new(),
+        };
+        passage.trace(worker, turn.record(&ended), changes);
+    }
     turn.end(ended);
     match decided {
         Ok(Decision::Next { request, is_rewritten: false, state }) => Step::Passed { request, state },
@@ -85,8 +94,13 @@ pub(crate) async fn on_response(
     };
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
+    let before = passage.tracing.as_ref().map(|_| Before::response(&response));
     let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, state, response);
     let (ended, returned) = called.await;
+    if let Some(before) = before {
+        let changes = returned.as_ref().map_or_else(|_| Vec::new(), |response| before.changes_of_response(response));
+        passage.trace(worker, turn.record(&ended), changes);
+    }
     turn.end(ended);
     match returned {
         Ok(response) => answered(passage, worker, Some(seen), response),
@@ -143,7 +157,7 @@ impl<'a> Turn<'a> {
             Ok(share) => Some(Self { passage, worker, phase, _share: share, is_over: false }),
             Err(why) => {
                 tracing::debug!(unit = %station.identity.unit, %why, "shed");
-                station.counts.call(CallRecord { phase, outcome: Outcome::Shed, own: Duration::ZERO });
+                passage.not_called(worker, phase, Outcome::Shed);
                 None
             }
         }
@@ -155,12 +169,15 @@ impl<'a> Turn<'a> {
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }
-        self.count(ended.outcome, ended.own);
+        self.count(self.record(&ended));
     }
 
-    fn count(&self, outcome: Outcome, own: Duration) {
-        let phase = self.phase;
-        self.passage.station(self.worker).counts.call(CallRecord { phase, outcome, own });
+    fn record(&self, ended: &Ended) -> CallRecord {
+        CallRecord { phase: self.phase, outcome: ended.outcome, own: ended.own }
+    }
+
+    fn count(&self, call: CallRecord) {
+        self.passage.station(self.worker).counts.call(call);
     }
 }
 
@@ -168,7 +185,7 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.count(Outcome::Next, Duration::ZERO);
+            self.count(CallRecord { phase: self.phase, outcome: Outcome::Next, own: Duration::ZERO });
         }
     }
 }

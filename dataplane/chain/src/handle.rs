@@ -86,7 +86,7 @@ impl Underway {
         let workers = passage.snapshot.workers.matches(&passage.place);
         let reply = passage.advance(workers, 0, request).await;
         if let Some(passage) = self.0.take() {
-            passage.count(Class::of(reply.response.status()), reply.maker);
+            passage.count(Some(reply.response.status()), reply.maker);
         }
         reply.response.map(|body| ending(timed(body, idle, BodyError::Worker), over))
     }
@@ -95,7 +95,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if let Some(passage) = self.0.take() {
-            passage.count(Class::C499, Maker::Client);
+            passage.count(None, Maker::Client);
         }
     }
 }

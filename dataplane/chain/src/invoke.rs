@@ -25,6 +25,7 @@ use crate::{
     place::Place,
     replay::Kept,
     set::WorkerSet,
+    trace::Watched,
     upstream,
 };
 
@@ -54,7 +55,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         Code::Ready(Compiled::Filter(_)) => return passage.advance(workers, worker, request).await,
         Code::NotLoaded { why } => {
             tracing::debug!(unit = %station.identity.unit, why, "not loaded");
-            station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::NotLoaded, own: Duration::ZERO });
+            passage.not_called(worker, Phase::Handle, Outcome::NotLoaded);
             passage.mark_fault(worker);
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
@@ -63,7 +64,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         Ok(share) => share,
         Err(why) => {
             tracing::debug!(unit = %station.identity.unit, %why, "shed");
-            station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::Shed, own: Duration::ZERO });
+            passage.not_called(worker, Phase::Handle, Outcome::Shed);
             return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
         }
     };
@@ -76,6 +77,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         (request, None)
     };
     let turn = Arc::new(Turn {
+        watched: passage.tracing.as_ref().map(|_| Watched::of(&request)),
         chosen: request.extensions().get().copied(),
         passage: passage.clone(),
         workers: Mutex::new(workers),
@@ -158,6 +160,8 @@ struct Turn {
     /// The upstream that a worker before it chose.
     chosen: Option<Chosen>,
     inner: Arc<Inner>,
+    /// Where the request is traced.
+    watched: Option<Watched>,
     /// Held until the call is over, its response's body included.
     _share: OwnedSemaphorePermit,
 }
@@ -165,6 +169,9 @@ struct Turn {
 impl Turn {
     /// Says who made the response that the worker answered with.
     fn made(&self, response: Response<Body>) -> Reply {
+        if let Some(watched) = &self.watched {
+            watched.answered(&response);
+        }
         let status = response.status();
         let maker = maker(self.inner.seen(), status, self.worker);
         if status.is_server_error() && maker == Maker::Worker(self.worker) {
@@ -211,10 +218,20 @@ impl Calls for Turn {
             }
             workers.clone()
         };
+        if let Some(watched) = &self.watched {
+            watched.goes_on(&request);
+        }
         let (request, upload) = Upload::follow(request);
         let reply = self.passage.advance(workers, self.worker + 1, request);
         let response = self.inner.clone().begin(reply, upload, self.worker);
-        Box::pin(async move { Ok(response.await) })
+        let watched = self.watched.clone();
+        Box::pin(async move {
+            let response = response.await;
+            if let Some(watched) = watched {
+                watched.came_back(&response);
+            }
+            Ok(response)
+        })
     }
 
     fn fetch(&self, mut request: Request<Body>) -> NextFuture {
@@ -240,9 +257,13 @@ impl Calls for Turn {
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }
+        let call = CallRecord { phase: Phase::Handle, outcome: ended.outcome, own: ended.own };
+        if let Some(watched) = &self.watched {
+            self.passage.trace(self.worker, call, watched.changes());
+        }
         let station = self.passage.station(self.worker);
         station.share.used(ended.cpu);
-        station.counts.call(CallRecord { phase: Phase::Handle, outcome: ended.outcome, own: ended.own });
+        station.counts.call(call);
     }
 }
 

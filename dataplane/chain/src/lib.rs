@@ -17,6 +17,7 @@ mod record;
 mod replay;
 mod set;
 mod share;
+mod trace;
 mod upstream;
 mod walk;
 
@@ -24,3 +25,4 @@ pub use build::{Code, Loaded, LoadedRoutes, Plan, Runtime, RuntimeConfig, Snapsh
 pub use handle::ClientInfo;
 pub use record::{CallRecord, Class, Origin, Recorder, RequestRecord, UnitRecorder};
 pub use sluice_egress::{Body, BodyError};
+pub use trace::{Step, Trace};

@@ -8,19 +8,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http::{Request, Response, uri::Authority};
+use http::{Request, Response, StatusCode, uri::Authority};
 use sluice_egress::Body;
-use sluice_worker::Exchange;
+use sluice_worker::{Exchange, Outcome, Phase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    Class, Origin, RequestRecord, Snapshot,
+    CallRecord, Class, Origin, RequestRecord, Snapshot,
     build::{Route, Station},
     place::Place,
     set::WorkerSet,
+    trace::Tracing,
     walk,
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct Passage {
     sent: AtomicU32,
     pub(crate) began: Instant,
     next_left: AtomicU32,
+    /// Where it is one of those that are told.
+    pub(crate) tracing: Option<Box<Tracing>>,
     marks: Mutex<Marks>,
     /// Held until the last worker has ended.
     _permit: OwnedSemaphorePermit,
@@ -92,7 +95,10 @@ impl Passage {
         permit: OwnedSemaphorePermit,
         began: Instant,
     ) -> Self {
+        let is_traced = snapshot.shared.traces.begin();
+        let tracing = is_traced.then(|| Tracing::new(&exchange));
         Self {
+            tracing,
             next_left: AtomicU32::new(snapshot.next_budget()),
             snapshot,
             route,
@@ -180,9 +186,27 @@ impl Passage {
         }
     }
 
-    /// Counts the request for each unit that it went through.
-    pub(crate) fn count(&self, class: Class, maker: Maker) {
+    /// A worker's turn is over.
+    pub(crate) fn trace(&self, worker: usize, call: CallRecord, changes: Vec<String>) {
+        if let Some(tracing) = &self.tracing {
+            tracing.step(&self.station(worker).identity, call, changes);
+        }
+    }
+
+    /// A worker's turn came, and it was not called.
+    pub(crate) fn not_called(&self, worker: usize, phase: Phase, outcome: Outcome) {
+        let call = CallRecord { phase, outcome, own: Duration::ZERO };
+        self.trace(worker, call, Vec::new());
+        self.station(worker).counts.call(call);
+    }
+
+    /// Counts the request for each unit that it went through. `status` is what the client gets, if anything.
+    pub(crate) fn count(&self, status: Option<StatusCode>, maker: Maker) {
         let duration = self.began.elapsed();
+        if let Some(tracing) = &self.tracing {
+            tracing.answered(status, duration);
+        }
+        let class = status.map_or(Class::C499, Class::of);
         let class = match maker {
             Maker::Client => Class::C499,
             Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Proxy | Maker::Sender => class,
@@ -210,5 +234,14 @@ impl Passage {
             Maker::Proxy | Maker::Client | Maker::Sender => Origin::Proxy,
         };
         self.route().counts.request(RequestRecord { class, origin, fault: maker == Maker::Route, duration });
+    }
+}
+
+/// The last worker has ended.
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if let Some(tracing) = &self.tracing {
+            tracing.end(&self.snapshot.shared.traces);
+        }
     }
 }

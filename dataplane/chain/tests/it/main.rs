@@ -12,4 +12,5 @@ mod limits;
 mod order;
 mod reuse;
 mod swap;
+mod traces;
 mod upstreams;

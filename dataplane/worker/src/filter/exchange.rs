@@ -51,4 +51,22 @@ impl Exchange {
         let client = client.to_canonical();
         Self { method, authority, path, client, is_tls, spelling, upstreams, notes: Notes::default() }
     }
+
+    /// The method, as the client sent it.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The host, as the client sent it.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The path, as the client sent it.
+    #[must_use]
+    pub fn path(&self) -> &PathAndQuery {
+        &self.path
+    }
 }
