@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sluice_config::OnFailure;
 use sluice_egress::Body;
-use sluice_worker::{Decision, Ended, Failure, Filter, Outcome, Phase, Stopped};
+use sluice_worker::{Decision, Ended, Failure, Fetcher, Filter, Outcome, Phase, Stopped};
 
 use crate::{
     CallRecord,
@@ -48,7 +48,8 @@ pub(crate) async fn on_request(
         return instead(passage, worker, request, Maker::Proxy).await;
     };
     let before = passage.tracing.as_ref().map(|_| Before::request(&request));
-    let called = filter.on_request(&station.identity, &station.limits, &passage.exchange, request);
+    let called =
+        filter.on_request(&station.identity, &station.limits, &passage.exchange, fetcher(passage, worker), request);
     let (ended, decided) = called.await;
     if let Some(before) = before {
         let changes = match &decided {
@@ -95,7 +96,8 @@ pub(crate) async fn on_response(
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
     let before = passage.tracing.as_ref().map(|_| Before::response(&response));
-    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, state, response);
+    let fetcher = fetcher(passage, worker);
+    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, fetcher, state, response);
     let (ended, returned) = called.await;
     if let Some(before) = before {
         let changes = returned.as_ref().map_or_else(|_| Vec::new(), |response| before.changes_of_response(response));
@@ -110,6 +112,10 @@ pub(crate) async fn on_response(
             None => closed(blamed(&failure, worker)),
         },
     }
+}
+
+fn fetcher(passage: &Arc<Passage>, worker: usize) -> Fetcher {
+    Fetcher { chain: passage.clone(), worker }
 }
 
 /// What `onFailure` says of a request whose filter failed: nothing of it is lost.

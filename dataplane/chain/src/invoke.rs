@@ -13,7 +13,9 @@ use http::{
 };
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
-use sluice_worker::{Calls, Chosen, Compiled, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address};
+use sluice_worker::{
+    Calls, Chosen, Compiled, Ended, Failure, Fetches, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -202,6 +204,26 @@ impl Turn {
     }
 }
 
+/// Requests of the workers' own, of either contract.
+impl Fetches for Passage {
+    fn fetch(self: Arc<Self>, worker: usize, mut request: Request<Body>) -> NextFuture {
+        Box::pin(async move {
+            let unnamed = |why: String| EgressError::Unnamed { why };
+            let origin = Origin::of(request.uri()).map_err(|e| unnamed(e.to_string()))?;
+            let station = self.station(worker);
+            // Before anything is made ready for it.
+            station.policy.check(&origin)?;
+            let host = HeaderValue::from_str(&origin.authority());
+            let host = host.map_err(|e| unnamed(e.to_string()))?;
+            request.headers_mut().insert(HOST, host);
+            let egress = &self.snapshot.shared.egress;
+            let target = egress.target_of(origin, FETCH_TIMEOUTS);
+            let target = target.map_err(|e| unnamed(e.to_string()))?;
+            egress.send(&station.policy, &target, request).await
+        })
+    }
+}
+
 impl Calls for Turn {
     fn next(&self, request: Request<Body>) -> NextFuture {
         if !self.passage.take_next() {
@@ -234,23 +256,8 @@ impl Calls for Turn {
         })
     }
 
-    fn fetch(&self, mut request: Request<Body>) -> NextFuture {
-        let passage = self.passage.clone();
-        let worker = self.worker;
-        Box::pin(async move {
-            let unnamed = |why: String| EgressError::Unnamed { why };
-            let origin = Origin::of(request.uri()).map_err(|e| unnamed(e.to_string()))?;
-            let station = passage.station(worker);
-            // Before anything is made ready for it.
-            station.policy.check(&origin)?;
-            let host = HeaderValue::from_str(&origin.authority());
-            let host = host.map_err(|e| unnamed(e.to_string()))?;
-            request.headers_mut().insert(HOST, host);
-            let egress = &passage.snapshot.shared.egress;
-            let target = egress.target_of(origin, FETCH_TIMEOUTS);
-            let target = target.map_err(|e| unnamed(e.to_string()))?;
-            egress.send(&station.policy, &target, request).await
-        })
+    fn fetch(&self, request: Request<Body>) -> NextFuture {
+        self.passage.clone().fetch(self.worker, request)
     }
 
     fn ended(&self, ended: Ended) {

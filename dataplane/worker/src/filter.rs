@@ -4,6 +4,7 @@ mod bindings;
 mod body;
 mod call;
 mod exchange;
+mod fetch;
 mod fields;
 mod held;
 mod host;
@@ -22,6 +23,7 @@ use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
 pub use exchange::{Chosen, Exchange, Spelling};
+pub use fetch::{Fetcher, Fetches};
 pub use fields::{HEAD_BYTES_MAX, head_bytes};
 pub(crate) use held::State;
 pub use message::address;
@@ -114,9 +116,10 @@ impl Filter {
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
+        fetcher: Fetcher,
         request: Request<Body>,
     ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-        call::on_request(self, identity, limits, exchange, request).await
+        call::on_request(self, identity, limits, exchange, fetcher, request).await
     }
 
     /// Calls it with a response, in an instance of its own, inside the caller's task; `state` is what its request phase kept. A
@@ -126,10 +129,11 @@ impl Filter {
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
+        fetcher: Fetcher,
         state: bytes::Bytes,
         response: Response<Body>,
     ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-        call::on_response(self, identity, limits, exchange, state, response).await
+        call::on_response(self, identity, limits, exchange, fetcher, state, response).await
     }
 
     pub(crate) async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {

@@ -52,7 +52,9 @@ pub use compile::{CompileError, Compiled, Proxy};
 #[cfg(feature = "runtime")]
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
-pub use filter::{Chosen, Decision, Exchange, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes};
+pub use filter::{
+    Chosen, Decision, Exchange, Fetcher, Fetches, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes,
+};
 #[cfg(feature = "runtime")]
 pub use meter::process_cpu;
 #[cfg(feature = "runtime")]

@@ -9,9 +9,9 @@ use sluice_egress::Body;
 use wasmtime::{Store, component::Resource};
 
 use super::{
-    Exchange, Filter, Guest,
+    Exchange, Fetcher, Filter, Guest,
     bindings::sluice::worker::types::Action,
-    held::{Left, State, Subject},
+    held::{About, Left, State, Subject},
     message::{self, Address, RequestHeld, ResponseHeld},
 };
 use crate::{
@@ -51,6 +51,7 @@ pub(super) async fn on_request(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
+    fetcher: Fetcher,
     request: Request<Body>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
     let meter = Arc::new(Meter::new(limits));
@@ -66,7 +67,7 @@ pub(super) async fn on_request(
         };
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let about = About { subject, exchange: exchange.clone(), kept: Vec::new() };
+    let about = About { subject, exchange: exchange.clone(), fetcher, kept: Vec::new() };
     let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Request(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|action| {
@@ -88,13 +89,6 @@ pub(super) async fn on_request(
     }
 }
 
-/// What a call is about.
-struct About {
-    subject: Subject,
-    exchange: Arc<Exchange>,
-    kept: Vec<u8>,
-}
-
 /// Calls a guest: what it returned, and what it leaves.
 async fn run<T>(
     filter: &Filter,
@@ -112,8 +106,7 @@ async fn run<T>(
             (limited(filter.pre.engine(), state), None, Life::new())
         }
     };
-    let About { subject, exchange, kept } = about;
-    store.data_mut().begin(subject, exchange, kept);
+    store.data_mut().begin(about);
     let returned = metered(meter, async {
         let mut guest = match guest {
             Some(guest) => guest,
@@ -143,6 +136,7 @@ pub(super) async fn on_response(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
+    fetcher: Fetcher,
     kept: Bytes,
     response: Response<Body>,
 ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
@@ -158,7 +152,7 @@ pub(super) async fn on_response(
         };
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let about = About { subject, exchange: exchange.clone(), kept: kept.into() };
+    let about = About { subject, exchange: exchange.clone(), fetcher, kept: kept.into() };
     let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Response(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|()| {

@@ -6,7 +6,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Exchange,
+    Exchange, Fetcher,
     message::{RequestHeld, ResponseHeld},
     notes::Written,
 };
@@ -23,6 +23,15 @@ use crate::{
 const STATE_BYTES_MAX: usize = 4 << 10;
 
 /// What a call is about.
+pub(super) struct About {
+    pub(super) subject: Subject,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) fetcher: Fetcher,
+    /// What the request phase kept.
+    pub(super) kept: Vec<u8>,
+}
+
+/// The message of a call.
 pub(super) enum Subject {
     Request(RequestHeld),
     Response(ResponseHeld),
@@ -34,6 +43,7 @@ pub(super) enum Subject {
 pub(crate) struct State {
     pub(super) subject: Subject,
     pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) fetcher: Option<Fetcher>,
     pub(super) written: Written,
     pub(super) kept: Vec<u8>,
     pub(super) identity: Arc<Identity>,
@@ -56,6 +66,7 @@ impl State {
         Self {
             subject: Subject::Nothing,
             exchange: None,
+            fetcher: None,
             written: Written::default(),
             kept: Vec::new(),
             identity: identity.clone(),
@@ -65,16 +76,19 @@ impl State {
         }
     }
 
-    /// A call begins; `kept` is what its request phase kept.
-    pub(super) fn begin(&mut self, subject: Subject, exchange: Arc<Exchange>, kept: Vec<u8>) {
+    /// A call begins.
+    pub(super) fn begin(&mut self, about: About) {
+        let About { subject, exchange, fetcher, kept } = about;
         self.subject = subject;
         self.exchange = Some(exchange);
+        self.fetcher = Some(fetcher);
         self.kept = kept;
     }
 
     /// The call is over: nothing of it stays.
     pub(super) fn end(&mut self) -> Left {
         self.exchange = None;
+        self.fetcher = None;
         Left {
             subject: mem::replace(&mut self.subject, Subject::Nothing),
             written: mem::take(&mut self.written),

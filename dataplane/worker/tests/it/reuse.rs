@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     call::{Chain, LIMITS, identity},
-    filter::exchange,
+    filter::{exchange, nowhere},
     wasm,
 };
 
@@ -44,7 +44,7 @@ fn request(script: &str, body: Body) -> Request<Body> {
 }
 
 async fn ask(filter: &Filter, script: &str, body: Body) -> Result<Decision, Stopped<Request<Body>>> {
-    filter.on_request(&identity(), &LIMITS, &exchange(), request(script, body)).await.1
+    filter.on_request(&identity(), &LIMITS, &exchange(), nowhere(), request(script, body)).await.1
 }
 
 /// Which of its instance's calls this one is, or that it failed.
@@ -128,7 +128,8 @@ async fn the_limits_are_each_calls_own() {
     let filter = filter(REUSE);
     let limits = Limits { cpu_ms: 20, ..LIMITS };
     let ask = async |script: &str| {
-        let (ended, decided) = filter.on_request(&identity(), &limits, &exchange(), request(script, empty())).await;
+        let (ended, decided) =
+            filter.on_request(&identity(), &limits, &exchange(), nowhere(), request(script, empty())).await;
         decided.map_or_else(|s| format!("{:?}", s.failure.outcome), |_| format!("{:?}", ended.outcome))
     };
     assert_eq!(ask("pass").await, "Next");
@@ -174,7 +175,8 @@ async fn nothing_of_a_call_stays_but_in_the_guests_own_memory() {
     assert_eq!(told(&filter, "note:mine").await, "nothing");
     // The same instance, another request: no state, no notes, no edits.
     assert_eq!(told(&filter, "read-note:team/noisy/mine").await, "none");
-    let call = filter.on_response(&identity(), &LIMITS, &exchange(), bytes::Bytes::new(), Response::new(empty()));
+    let call =
+        filter.on_response(&identity(), &LIMITS, &exchange(), nowhere(), bytes::Bytes::new(), Response::new(empty()));
     let response = call.await.1.unwrap_or_else(|s| panic!("{}", s.failure));
     assert!(response.headers().is_empty(), "{:?}", response.headers());
     assert_eq!(told(&filter, "calls").await, "5", "it is the same instance");
@@ -198,7 +200,7 @@ async fn what_the_chain_gave_is_let_go_at_the_end_of_each_call() {
     assert_eq!(Arc::strong_count(&chain), 1);
     let exchange = exchange();
     let filter = filter(REUSE);
-    drop(filter.on_request(&identity(), &LIMITS, &exchange, request("pass", empty())).await);
+    drop(filter.on_request(&identity(), &LIMITS, &exchange, nowhere(), request("pass", empty())).await);
     assert_eq!(Arc::strong_count(&exchange), 1);
 }
 

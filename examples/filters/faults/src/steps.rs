@@ -7,6 +7,7 @@ use wasip2::clocks::monotonic_clock;
 use crate::{
     CALLS, alloc,
     sluice::worker::{
+        fetch::{self, FetchError, Outgoing},
         notes, state,
         types::{Action, Answer, BodyError, Request},
     },
@@ -36,6 +37,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "count" => request.append_header("x-seen", request.headers().len().to_string().as_bytes()),
         "calls" => request.append_header("x-seen", CALLS.load(Relaxed).to_string().as_bytes()),
         "body" => body(argument, request),
+        "fetch" => fetch(argument, request),
         "note" => notes::set(argument, argument.as_bytes()),
         "read-note" => {
             let note = notes::get(argument).unwrap_or_else(|| b"none".to_vec());
@@ -100,6 +102,22 @@ fn body(limit: &str, request: &Request) {
         Ok(body) => format!("{} bytes", body.len()),
         Err(BodyError::TooLarge) => "too large".to_owned(),
         Err(BodyError::BrokenOff) => "broken off".to_owned(),
+    };
+    request.append_header("x-seen", told.as_bytes());
+}
+
+/// `host:port/path`, and after a space how many bytes may come back.
+fn fetch(argument: &str, request: &Request) {
+    let (place, limit) = argument.split_once(' ').unwrap_or((argument, "1000"));
+    let headers = vec![("x-seen".to_owned(), b"by the filter".to_vec())];
+    let outgoing = Outgoing { method: "POST".into(), url: format!("http://{place}"), headers, body: b"a question".to_vec() };
+    let told = match fetch::send(&outgoing, number(limit) as u32) {
+        Ok(incoming) => format!("{} {} bytes", incoming.status, incoming.body.len()),
+        Err(FetchError::Denied) => "denied".to_owned(),
+        Err(FetchError::Unreachable) => "unreachable".to_owned(),
+        Err(FetchError::TimedOut) => "timed out".to_owned(),
+        Err(FetchError::BrokenOff) => "broken off".to_owned(),
+        Err(FetchError::TooLarge) => "too large".to_owned(),
     };
     request.append_header("x-seen", told.as_bytes());
 }
