@@ -32,18 +32,24 @@ impl Refusal {
     }
 
     pub(crate) fn response(self) -> Response<Body> {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            return no_room(&self.why);
+        }
         let mut response = plain(self.status, &self.why);
         if self.status == StatusCode::BAD_REQUEST {
             // Where framing may be in doubt, nothing more is read from the connection.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            let second = HeaderValue::from_static("1");
-            response.headers_mut().insert(RETRY_AFTER, second);
-        }
         response
     }
+}
+
+/// What is shed may come again in a second.
+pub(crate) fn no_room(why: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// A response that the proxy makes.

@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::{UPSTREAM, plain},
+    accept::{UPSTREAM, no_room, plain},
     build::Code,
     inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},
@@ -121,8 +121,12 @@ async fn without(
 
 /// `onFailure: closed`.
 pub(crate) fn closed(maker: Maker) -> Reply {
-    let why = if maker == Maker::Proxy { "no room for a worker" } else { "a worker failed" };
-    Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, why), maker }
+    let response = if maker == Maker::Proxy {
+        no_room("no room for a worker")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+    };
+    Reply { response, maker }
 }
 
 /// `onFailure: fallback`, as long as nothing went upstream.
