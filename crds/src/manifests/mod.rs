@@ -8,7 +8,7 @@ mod worker;
 
 pub use bundle::{BundleManifest, BundleSpec};
 pub use routes::{RouteRule, RoutesManifest, RoutesSpec, Upstream};
-pub use worker::{Binding, Chain, FetchBinding, Instances, Limits, MatchRule, WorkerManifest, WorkerSpec};
+pub use worker::{Binding, Chain, FetchBinding, Instances, Limits, MatchRule, RateBinding, WorkerManifest, WorkerSpec};
 
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};

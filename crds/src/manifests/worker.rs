@@ -80,14 +80,18 @@ pub struct Chain {
     pub order: i32,
 }
 
-/// A named capability.
+/// A named capability: one of `fetch` and `rate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Binding {
     /// Name of the binding.
     pub name: String,
     /// Outgoing HTTP.
-    pub fetch: FetchBinding,
+    #[serde(default)]
+    pub fetch: Option<FetchBinding>,
+    /// A rate that each key may not exceed. Filters only.
+    #[serde(default)]
+    pub rate: Option<RateBinding>,
 }
 
 /// Outgoing HTTP to named origins.
@@ -96,6 +100,30 @@ pub struct Binding {
 pub struct FetchBinding {
     /// `http://host:port` each.
     pub origins: Vec<String>,
+}
+
+/// So many requests in so long, for each key of the worker's choosing. Each node counts for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateBinding {
+    /// 1 to 1000000; so many may come at once, too.
+    pub requests: u32,
+    /// 1s to 24h.
+    pub per: Span,
+}
+
+impl Binding {
+    /// What it gives; where that is nothing or two things, what checks refuse.
+    fn given(self) -> Vec<sluice_config::Binding> {
+        let Self { name, fetch, rate } = self;
+        let rate = rate.map(|RateBinding { requests, per }| BindingKind::Rate { requests, per_ms: per.millis() });
+        let fetch = match fetch {
+            Some(FetchBinding { origins }) => Some(BindingKind::Fetch { origins }),
+            None if rate.is_none() => Some(BindingKind::Fetch { origins: Vec::new() }),
+            None => None,
+        };
+        fetch.into_iter().chain(rate).map(|kind| sluice_config::Binding { name: name.clone(), kind }).collect()
+    }
 }
 
 /// What a call may cost.
@@ -160,13 +188,7 @@ impl From<WorkerSpec> for sluice_config::Worker {
                 .into_iter()
                 .map(|MatchRule { hosts, paths }| sluice_config::MatchRule { hosts, paths })
                 .collect(),
-            bindings: bindings
-                .into_iter()
-                .map(|Binding { name, fetch: FetchBinding { origins } }| sluice_config::Binding {
-                    name,
-                    kind: BindingKind::Fetch { origins },
-                })
-                .collect(),
+            bindings: bindings.into_iter().flat_map(Binding::given).collect(),
             limits: sluice_config::Limits {
                 cpu_ms: limits.cpu.millis(),
                 wall_ms: limits.wall.millis(),

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Recorder, UnitRecorder,
     matching::{RouteRouter, WorkerRouter},
+    rate::Rate,
     share::{NodeCpu, Share},
     trace::{Trace, Traces},
 };
@@ -189,6 +190,8 @@ pub(crate) struct Station {
     pub(crate) code: Code,
     /// What its unit may have.
     pub(crate) share: Arc<Share>,
+    /// Its `rate` bindings, by name.
+    pub(crate) rates: BTreeMap<String, Arc<Rate>>,
     /// The origins of its `fetch` bindings.
     pub(crate) policy: Policy,
     pub(crate) counts: Arc<dyn UnitRecorder>,
@@ -295,10 +298,19 @@ impl Runtime {
             Code::NotLoaded { .. } => &[Phase::Handle],
         };
         let counts = self.shared.recorder.unit(&loaded.unit, &loaded.revision, phases);
-        let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
-            BindingKind::Fetch { origins } => origins,
-        });
         let share = self.shared.share(&loaded.unit);
+        let (mut origins, mut rates) = (Vec::new(), BTreeMap::new());
+        for binding in &loaded.worker.bindings {
+            match &binding.kind {
+                BindingKind::Fetch { origins: granted } => {
+                    origins.extend(granted.iter().filter_map(|o| o.parse::<Origin>().ok()));
+                }
+                BindingKind::Rate { requests, per_ms } => {
+                    let rate = share.rate(&binding.name, *requests, Duration::from_millis(*per_ms));
+                    rates.insert(binding.name.clone(), rate);
+                }
+            }
+        }
         let log = share.log.clone();
         let code = match loaded.code {
             // Its instances are those of this worker in this snapshot.
@@ -307,7 +319,8 @@ impl Runtime {
         };
         Station {
             share,
-            policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
+            policy: Policy::new(origins),
+            rates,
             identity: Arc::new(Identity {
                 unit: loaded.unit,
                 revision: loaded.revision,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sluice_config::OnFailure;
 use sluice_egress::Body;
-use sluice_worker::{Decision, Ended, Failure, Fetcher, Filter, Outcome, Phase, Stopped};
+use sluice_worker::{Bindings, Decision, Ended, Failure, Filter, Outcome, Phase, Stopped};
 
 use crate::{
     CallRecord,
@@ -49,7 +49,7 @@ pub(crate) async fn on_request(
     };
     let before = passage.tracing.as_ref().map(|_| Before::request(&request));
     let called =
-        filter.on_request(&station.identity, &station.limits, &passage.exchange, fetcher(passage, worker), request);
+        filter.on_request(&station.identity, &station.limits, &passage.exchange, bindings(passage, worker), request);
     let (ended, decided) = called.await;
     if let Some(before) = before {
         let changes = match &decided {
@@ -96,8 +96,8 @@ pub(crate) async fn on_response(
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
     let before = passage.tracing.as_ref().map(|_| Before::response(&response));
-    let fetcher = fetcher(passage, worker);
-    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, fetcher, state, response);
+    let bindings = bindings(passage, worker);
+    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, bindings, state, response);
     let (ended, returned) = called.await;
     if let Some(before) = before {
         let changes = returned.as_ref().map_or_else(|_| Vec::new(), |response| before.changes_of_response(response));
@@ -114,8 +114,8 @@ pub(crate) async fn on_response(
     }
 }
 
-fn fetcher(passage: &Arc<Passage>, worker: usize) -> Fetcher {
-    Fetcher { chain: passage.clone(), worker }
+fn bindings(passage: &Arc<Passage>, worker: usize) -> Bindings {
+    Bindings { chain: passage.clone(), worker }
 }
 
 /// What `onFailure` says of a request whose filter failed: nothing of it is lost.

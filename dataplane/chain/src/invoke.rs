@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -14,7 +14,7 @@ use http::{
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
 use sluice_worker::{
-    Calls, Chosen, Compiled, Ended, Failure, Fetches, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address,
+    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, address,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -208,8 +208,8 @@ impl Turn {
     }
 }
 
-/// Requests of the workers' own, of either contract.
-impl Fetches for Passage {
+/// What the workers' bindings give.
+impl Grants for Passage {
     fn fetch(self: Arc<Self>, worker: usize, mut request: Request<Body>) -> NextFuture {
         Box::pin(async move {
             let unnamed = |why: String| EgressError::Unnamed { why };
@@ -225,6 +225,11 @@ impl Fetches for Passage {
             let target = target.map_err(|e| unnamed(e.to_string()))?;
             egress.send(&station.policy, &target, request).await
         })
+    }
+
+    fn take(&self, worker: usize, binding: &str, key: &str) -> Result<Option<Duration>, NoBinding> {
+        let rate = self.station(worker).rates.get(binding).ok_or(NoBinding)?;
+        Ok(rate.take(key, Instant::now()))
     }
 }
 

@@ -13,6 +13,7 @@ mod invoke;
 mod matching;
 mod passage;
 mod place;
+mod rate;
 mod record;
 mod replay;
 mod set;

@@ -1,8 +1,9 @@
 //! What one unit may have of the node, over all its revisions: calls at once, CPU time, lines of the log.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -10,6 +11,8 @@ use std::{
 
 use sluice_worker::{LogBudget, process_cpu};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::rate::Rate;
 
 /// CPU time is looked at over so long.
 const WINDOW: Duration = Duration::from_millis(200);
@@ -32,12 +35,23 @@ pub(crate) struct Share {
     calls: Arc<Semaphore>,
     pub(crate) log: Arc<LogBudget>,
     cpu: UnitCpu,
+    /// Of its `rate` bindings, by name: a new revision goes on where the old one was.
+    rates: Mutex<BTreeMap<String, Arc<Rate>>>,
 }
 
 impl Share {
     pub(crate) fn new(calls_max: usize) -> Self {
         let calls = Arc::new(Semaphore::new(calls_max.min(Semaphore::MAX_PERMITS)));
-        Self { calls, log: Arc::default(), cpu: UnitCpu::default() }
+        Self { calls, log: Arc::default(), cpu: UnitCpu::default(), rates: Mutex::default() }
+    }
+
+    /// The rate of this binding; a new one where there was none, or another.
+    pub(crate) fn rate(&self, binding: &str, requests: u32, per: Duration) -> Arc<Rate> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = rates.get(binding).filter(|rate| (rate.requests, rate.per) == (requests, per));
+        let rate = known.cloned().unwrap_or_else(|| Arc::new(Rate::new(requests, per)));
+        rates.insert(binding.to_owned(), rate.clone());
+        rate
     }
 
     /// Room for a call of a request that began then.

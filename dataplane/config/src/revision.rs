@@ -190,6 +190,14 @@ pub enum BindingKind {
         /// Scheme, host and port.
         origins: Vec<String>,
     },
+    /// A rate that each key of the worker's choosing may not exceed, counted by each node for itself.
+    #[serde(rename_all = "camelCase")]
+    Rate {
+        /// So many, at once as well.
+        requests: u32,
+        /// In so long, in milliseconds.
+        per_ms: u64,
+    },
 }
 
 /// What a call may cost.

@@ -25,6 +25,10 @@ pub mod limits {
     pub const REUSE: std::ops::RangeInclusive<u64> = 2..=1_000_000;
     /// Age of an instance that serves more than one call, in milliseconds.
     pub const MAX_AGE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+    /// Requests that a rate allows.
+    pub const RATE_REQUESTS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+    /// Time in which a rate allows them, in milliseconds.
+    pub const RATE_PER_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
     /// Bytes of all values of a bundle.
     pub const BUNDLE_BYTES: usize = 512 << 10;
 }

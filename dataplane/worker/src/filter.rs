@@ -4,8 +4,8 @@ mod bindings;
 mod body;
 mod call;
 mod exchange;
-mod fetch;
 mod fields;
+mod granted;
 mod held;
 mod host;
 mod message;
@@ -23,8 +23,8 @@ use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
 pub use exchange::{Chosen, Exchange, Spelling};
-pub use fetch::{Fetcher, Fetches};
 pub use fields::{HEAD_BYTES_MAX, head_bytes};
+pub use granted::{Bindings, Grants, NoBinding};
 pub(crate) use held::State;
 pub use message::address;
 
@@ -116,10 +116,10 @@ impl Filter {
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
-        fetcher: Fetcher,
+        bindings: Bindings,
         request: Request<Body>,
     ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-        call::on_request(self, identity, limits, exchange, fetcher, request).await
+        call::on_request(self, identity, limits, exchange, bindings, request).await
     }
 
     /// Calls it with a response, in an instance of its own, inside the caller's task; `state` is what its request phase kept. A
@@ -129,11 +129,11 @@ impl Filter {
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
-        fetcher: Fetcher,
+        bindings: Bindings,
         state: bytes::Bytes,
         response: Response<Body>,
     ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-        call::on_response(self, identity, limits, exchange, fetcher, state, response).await
+        call::on_response(self, identity, limits, exchange, bindings, state, response).await
     }
 
     pub(crate) async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {

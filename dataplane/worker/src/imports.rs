@@ -39,7 +39,7 @@ const WASI: &str = "0.2.";
 
 /// The package of filters, and what of it filters import.
 const FILTER: &str = "sluice:worker";
-const FILTER_IMPORTS: [&str; 4] = ["types", "notes", "state", "fetch"];
+const FILTER_IMPORTS: [&str; 5] = ["types", "notes", "state", "fetch", "rate"];
 /// The version of it.
 const FILTER_VERSION: &str = "0.1.";
 

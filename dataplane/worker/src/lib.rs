@@ -53,7 +53,8 @@ pub use compile::{CompileError, Compiled, Proxy};
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
 pub use filter::{
-    Chosen, Decision, Exchange, Fetcher, Fetches, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes,
+    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, address,
+    head_bytes,
 };
 #[cfg(feature = "runtime")]
 pub use meter::process_cpu;

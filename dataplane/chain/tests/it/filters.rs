@@ -306,3 +306,30 @@ async fn head_and_statuses_without_a_body_have_none() {
     assert_eq!((answer.status.as_u16(), answer.text()), (204, ""));
     assert_eq!(answer.header("content-length"), "");
 }
+
+#[tokio::test]
+async fn a_rate_is_counted_by_key_and_goes_on_over_instances_and_revisions() {
+    // The third is to be had after half a day: not in this test.
+    let steps = || vec![Step::filter("a").rate(2, 86_400_000)];
+    let node = Node::start(steps()).await;
+    for (step, told) in [("rate:x", "taken"), ("rate:x", "taken"), ("rate:y", "taken")] {
+        assert_eq!(node.get(step).await.header("x-got"), told);
+    }
+    let (snapshot, _) = node.runtime.snapshot(plan(steps(), &node.upstream.url, None));
+    let node = Node { snapshot, ..node };
+    let wait = node.get("rate:x").await.header("x-got");
+    let millis: u64 = wait.strip_suffix(" ms").unwrap_or_else(|| panic!("{wait}")).parse().unwrap();
+    assert!((1..=43_200_000).contains(&millis), "{millis}");
+    // Another rate is another count.
+    let (snapshot, _) =
+        node.runtime.snapshot(plan(vec![Step::filter("a").rate(3, 86_400_000)], &node.upstream.url, None));
+    let node = Node { snapshot, ..node };
+    assert_eq!(node.get("rate:x").await.header("x-got"), "taken");
+}
+
+#[tokio::test]
+async fn a_rate_that_no_binding_gives_is_the_workers_fault() {
+    let node = Node::start(vec![Step::filter("a")]).await;
+    assert_eq!(node.get("rate:x").await.status, 503);
+    assert_eq!(node.counted.calls("a"), [Outcome::Invalid]);
+}

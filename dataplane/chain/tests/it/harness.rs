@@ -273,6 +273,15 @@ impl Step {
         self
     }
 
+    /// With a rate called `limit`.
+    pub(crate) fn rate(mut self, requests: u32, per_ms: u64) -> Self {
+        self.bindings.push(sluice_config::Binding {
+            name: "limit".into(),
+            kind: sluice_config::BindingKind::Rate { requests, per_ms },
+        });
+        self
+    }
+
     fn loaded(self) -> Loaded {
         Loaded {
             unit: UnitRef::new(UnitKind::Worker, "team", self.name),

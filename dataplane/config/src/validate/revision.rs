@@ -62,7 +62,8 @@ fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
     for binding in &worker.bindings {
         name(&format!("{at}.bindings.name"), &binding.name)?;
         if !names.insert(&binding.name) {
-            return Err(invalid(format!("{at}.bindings"), format!("`{}` is listed twice", binding.name)));
+            let problem = format!("`{}` is listed twice; a name is that of one thing, fetch or rate", binding.name);
+            return Err(invalid(format!("{at}.bindings"), problem));
         }
         validate_binding(&format!("{at}.bindings[{}]", binding.name), binding)?;
     }
@@ -124,6 +125,10 @@ fn validate_binding(at: &str, binding: &Binding) -> Result<(), Invalid> {
             }
             count(&format!("{at}.origins"), origins.len())?;
             origins.iter().try_for_each(|o| origin(&format!("{at}.origins"), o))
+        }
+        BindingKind::Rate { requests, per_ms } => {
+            range(&format!("{at}.rate.requests"), (*requests).into(), limits::RATE_REQUESTS, "requests")?;
+            range(&format!("{at}.rate.per"), *per_ms, limits::RATE_PER_MS, "ms")
         }
     }
 }

@@ -9,7 +9,7 @@ use sluice_egress::Body;
 use wasmtime::{Store, component::Resource};
 
 use super::{
-    Exchange, Fetcher, Filter, Guest,
+    Bindings, Exchange, Filter, Guest,
     bindings::sluice::worker::types::Action,
     held::{About, Left, State, Subject},
     message::{self, Address, RequestHeld, ResponseHeld},
@@ -51,7 +51,7 @@ pub(super) async fn on_request(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
-    fetcher: Fetcher,
+    bindings: Bindings,
     request: Request<Body>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
     let meter = Arc::new(Meter::new(limits));
@@ -67,7 +67,7 @@ pub(super) async fn on_request(
         };
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let about = About { subject, exchange: exchange.clone(), fetcher, kept: Vec::new() };
+    let about = About { subject, exchange: exchange.clone(), bindings, kept: Vec::new() };
     let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Request(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|action| {
@@ -136,7 +136,7 @@ pub(super) async fn on_response(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
-    fetcher: Fetcher,
+    bindings: Bindings,
     kept: Bytes,
     response: Response<Body>,
 ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
@@ -152,7 +152,7 @@ pub(super) async fn on_response(
         };
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let about = About { subject, exchange: exchange.clone(), fetcher, kept: kept.into() };
+    let about = About { subject, exchange: exchange.clone(), bindings, kept: kept.into() };
     let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Response(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|()| {

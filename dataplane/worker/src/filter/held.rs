@@ -6,7 +6,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Exchange, Fetcher,
+    Bindings, Exchange,
     message::{RequestHeld, ResponseHeld},
     notes::Written,
 };
@@ -26,7 +26,7 @@ const STATE_BYTES_MAX: usize = 4 << 10;
 pub(super) struct About {
     pub(super) subject: Subject,
     pub(super) exchange: Arc<Exchange>,
-    pub(super) fetcher: Fetcher,
+    pub(super) bindings: Bindings,
     /// What the request phase kept.
     pub(super) kept: Vec<u8>,
 }
@@ -43,7 +43,7 @@ pub(super) enum Subject {
 pub(crate) struct State {
     pub(super) subject: Subject,
     pub(super) exchange: Option<Arc<Exchange>>,
-    pub(super) fetcher: Option<Fetcher>,
+    pub(super) bindings: Option<Bindings>,
     pub(super) written: Written,
     pub(super) kept: Vec<u8>,
     pub(super) identity: Arc<Identity>,
@@ -66,7 +66,7 @@ impl State {
         Self {
             subject: Subject::Nothing,
             exchange: None,
-            fetcher: None,
+            bindings: None,
             written: Written::default(),
             kept: Vec::new(),
             identity: identity.clone(),
@@ -78,17 +78,17 @@ impl State {
 
     /// A call begins.
     pub(super) fn begin(&mut self, about: About) {
-        let About { subject, exchange, fetcher, kept } = about;
+        let About { subject, exchange, bindings, kept } = about;
         self.subject = subject;
         self.exchange = Some(exchange);
-        self.fetcher = Some(fetcher);
+        self.bindings = Some(bindings);
         self.kept = kept;
     }
 
     /// The call is over: nothing of it stays.
     pub(super) fn end(&mut self) -> Left {
         self.exchange = None;
-        self.fetcher = None;
+        self.bindings = None;
         Left {
             subject: mem::replace(&mut self.subject, Subject::Nothing),
             written: mem::take(&mut self.written),
@@ -112,6 +112,10 @@ impl State {
 
     pub(super) fn exchange(&self) -> Result<&Arc<Exchange>, Invalid> {
         self.exchange.as_ref().ok_or_else(|| Invalid("no request runs".to_owned()))
+    }
+
+    pub(super) fn bindings(&self) -> Result<&Bindings, Invalid> {
+        self.bindings.as_ref().ok_or_else(|| Invalid("no request runs".to_owned()))
     }
 
     pub(super) fn keep(&mut self, value: Vec<u8>) -> Result<(), Invalid> {

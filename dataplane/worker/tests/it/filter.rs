@@ -1,13 +1,15 @@
 //! Single calls of filters: what they see, what they may change, and how they end.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use sluice_config::Limits;
 use sluice_egress::{Body, EgressError, full};
-use sluice_worker::{Decision, Ended, Exchange, Fetcher, Fetches, NextFuture, Outcome, Phase, Spelling, Stopped};
+use sluice_worker::{
+    Bindings, Decision, Ended, Exchange, Grants, NextFuture, NoBinding, Outcome, Phase, Spelling, Stopped,
+};
 
 use crate::{
     call::{LIMITS, identity},
@@ -25,16 +27,20 @@ pub(crate) fn exchange() -> Arc<Exchange> {
 }
 
 /// Of a worker that may reach nothing.
-pub(crate) fn nowhere() -> Fetcher {
+pub(crate) fn nowhere() -> Bindings {
     struct Nowhere;
 
-    impl Fetches for Nowhere {
+    impl Grants for Nowhere {
         fn fetch(self: Arc<Self>, _: usize, _: Request<Body>) -> NextFuture {
             Box::pin(async { Err(EgressError::Budget) })
         }
+
+        fn take(&self, _: usize, _: &str, _: &str) -> Result<Option<Duration>, NoBinding> {
+            Err(NoBinding)
+        }
     }
 
-    Fetcher { chain: Arc::new(Nowhere), worker: 0 }
+    Bindings { chain: Arc::new(Nowhere), worker: 0 }
 }
 
 fn request(script: &str) -> Request<Body> {

@@ -8,7 +8,7 @@ use crate::{
     CALLS, alloc,
     sluice::worker::{
         fetch::{self, FetchError, Outgoing},
-        notes, state,
+        notes, rate, state,
         types::{Action, Answer, BodyError, Request},
     },
     spin,
@@ -38,6 +38,11 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "calls" => request.append_header("x-seen", CALLS.load(Relaxed).to_string().as_bytes()),
         "body" => body(argument, request),
         "fetch" => fetch(argument, request),
+        "rate" => {
+            let told =
+                rate::take("limit", argument).map_or_else(|| "taken".to_owned(), |millis| format!("{millis} ms"));
+            request.append_header("x-seen", told.as_bytes());
+        }
         "note" => notes::set(argument, argument.as_bytes()),
         "read-note" => {
             let note = notes::get(argument).unwrap_or_else(|| b"none".to_vec());
@@ -110,7 +115,8 @@ fn body(limit: &str, request: &Request) {
 fn fetch(argument: &str, request: &Request) {
     let (place, limit) = argument.split_once(' ').unwrap_or((argument, "1000"));
     let headers = vec![("x-seen".to_owned(), b"by the filter".to_vec())];
-    let outgoing = Outgoing { method: "POST".into(), url: format!("http://{place}"), headers, body: b"a question".to_vec() };
+    let outgoing =
+        Outgoing { method: "POST".into(), url: format!("http://{place}"), headers, body: b"a question".to_vec() };
     let told = match fetch::send(&outgoing, number(limit) as u32) {
         Ok(incoming) => format!("{} {} bytes", incoming.status, incoming.body.len()),
         Err(FetchError::Denied) => "denied".to_owned(),

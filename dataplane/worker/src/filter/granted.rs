@@ -1,6 +1,6 @@
-//! Requests of a filter's own: the chain knows where to.
+//! What a filter asks of its bindings: the chain knows them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -8,33 +8,65 @@ use sluice_egress::{Body, EgressError, empty, full};
 use wasmtime::Result;
 
 use super::{
-    bindings::sluice::worker::fetch::{FetchError, Host, Incoming, Outgoing},
+    bindings::sluice::worker::{
+        fetch::{FetchError, Host, Incoming, Outgoing},
+        rate,
+    },
     body::BODY_BYTES_MAX,
     fields::{Edits, HEAD_BYTES_MAX, head_bytes},
     held::State,
 };
 use crate::{NextFuture, failure::Invalid};
 
-/// The chain's side of filters' own requests.
-pub trait Fetches: Send + Sync + 'static {
+/// The chain's side of filters' bindings.
+pub trait Grants: Send + Sync + 'static {
     /// Sends a request of the worker at this place, where its bindings grant that.
     fn fetch(self: Arc<Self>, worker: usize, request: Request<Body>) -> NextFuture;
+
+    /// Takes one of what a `rate` binding of the worker at this place allows for this key: how long it has to wait, if it has to.
+    ///
+    /// # Errors
+    /// It has no such binding.
+    fn take(&self, worker: usize, binding: &str, key: &str) -> Result<Option<Duration>, NoBinding>;
 }
 
-/// Sends the requests of one worker.
+/// A worker has no binding of this name and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoBinding;
+
+/// The bindings of one worker.
 #[derive(Clone)]
-pub struct Fetcher {
+pub struct Bindings {
     /// Of the client's request.
-    pub chain: Arc<dyn Fetches>,
+    pub chain: Arc<dyn Grants>,
     /// Its place in the chain.
     pub worker: usize,
+}
+
+/// Bytes of a key that is counted.
+const KEY_BYTES_MAX: usize = 256;
+
+impl rate::Host for State {
+    fn take(&mut self, name: String, key: String) -> Result<Option<u64>> {
+        let bindings = self.bindings()?;
+        let clipped = |text: &str| text.chars().take(80).collect::<String>().escape_debug().to_string();
+        if key.len() > KEY_BYTES_MAX {
+            return Err(
+                Invalid(format!("it counts the key `{}`, which is longer than 256 bytes", clipped(&key))).into()
+            );
+        }
+        let wait = bindings.chain.take(bindings.worker, &name, &key);
+        let wait = wait.map_err(|NoBinding| Invalid(format!("it has no binding `{}` of a rate", clipped(&name))))?;
+        // Rounded up: after that long, it can.
+        Ok(wait.map(|wait| u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)))
+    }
 }
 
 impl Host for State {
     async fn send(&mut self, request: Outgoing, limit: u32) -> Result<Result<Incoming, FetchError>> {
         let request = outgoing(request)?;
-        let fetcher = self.fetcher.clone().ok_or_else(|| Invalid("no request runs".to_owned()))?;
-        let response = match fetcher.chain.fetch(fetcher.worker, request).await {
+        let bindings = self.bindings()?.clone();
+        let response = match bindings.chain.fetch(bindings.worker, request).await {
             Ok(response) => response,
             Err(error) => return Ok(Err(why(&error))),
         };
