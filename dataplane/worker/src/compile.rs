@@ -10,6 +10,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::{
     Calls, Failure, Filter, Identity, Phase, call,
+    engine::Engines,
     failure::is_local,
     filter,
     imports::{self, Contract, Refused},
@@ -55,21 +56,23 @@ pub struct Proxy {
 pub(crate) struct Linkers {
     pub(crate) proxy: Linker<State>,
     pub(crate) filter: Linker<filter::State>,
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) proxy_room: Arc<Semaphore>,
+    pub(crate) filter_room: Arc<Semaphore>,
 }
 
-pub(crate) fn compile(engine: &wasmtime::Engine, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
+pub(crate) fn compile(engines: &Engines, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
     let contract = imports::surface(wasm)?.check()?;
-    let component = Component::from_binary(engine, wasm).map_err(|e| error(&e, CompileError::Compile))?;
+    let component = Component::from_binary(engines.of(contract), wasm).map_err(|e| error(&e, CompileError::Compile))?;
     let link = |e: wasmtime::Error| error(&e, CompileError::Link);
-    let room = linkers.room.clone();
     Ok(match contract {
         Contract::Proxy => {
             let pre = linkers.proxy.instantiate_pre(&component).map_err(link)?;
+            let room = linkers.proxy_room.clone();
             Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)?, idle: None, room })
         }
         Contract::Filter { on_request, on_response } => {
             let pre = linkers.filter.instantiate_pre(&component).map_err(link)?;
+            let room = linkers.filter_room.clone();
             Compiled::Filter(Filter::new(pre, on_request, on_response, room).map_err(link)?)
         }
     })

@@ -264,3 +264,15 @@ async fn a_worker_that_is_superseded_keeps_none() {
     assert!(waiting.await.is_ok());
     assert_eq!(told(filter, "calls").await, "1", "nor does it take one back");
 }
+
+#[tokio::test]
+async fn workers_that_wait_leave_filters_their_room() {
+    let engine = Engine::new(&EngineConfig { instances_max: 2, ..EngineConfig::default() }).unwrap();
+    let Compiled::Proxy(proxy) = engine.compile(&wasm("faults")).unwrap() else { panic!("it is no filter") };
+    let Compiled::Filter(filter) = engine.compile(&wasm("filter-faults")).unwrap() else { panic!("it is a filter") };
+    let sleep = || text(&proxy, "sleep", empty());
+    let (mut one, mut two) = (Box::pin(sleep()), Box::pin(sleep()));
+    assert!(futures::poll!(&mut one).is_pending() && futures::poll!(&mut two).is_pending());
+    assert_eq!(sleep().await, "Shed");
+    assert_eq!(told(&filter, "calls").await, "1");
+}
