@@ -9,7 +9,10 @@ use std::{
 use lru::LruCache;
 
 /// Keys of one binding; the one that was not used for longest is forgotten first.
-const KEYS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const KEYS_MAX: NonZeroUsize = match NonZeroUsize::new(10_000) {
+    Some(keys) => keys,
+    None => NonZeroUsize::MIN,
+};
 
 /// A rate, and who has used how much of it.
 pub(crate) struct Rate {

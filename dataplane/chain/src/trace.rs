@@ -229,7 +229,7 @@ fn headers_changed(before: &HeaderMap, after: &HeaderMap, changes: &mut Vec<Stri
     for name in after.keys() {
         if !before.contains_key(name) {
             changes.push(format!("sets {name}"));
-        } else if !before.get_all(name).iter().eq(after.get_all(name)) {
+        } else if !before.get_all(name).iter().eq(after.get_all(name).iter()) {
             changes.push(format!("changes {name}"));
         }
     }
