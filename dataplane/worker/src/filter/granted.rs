@@ -15,6 +15,7 @@ use super::{
     body::BODY_BYTES_MAX,
     fields::{Edits, HEAD_BYTES_MAX, head_bytes},
     held::State,
+    message::clip,
 };
 use crate::{NextFuture, failure::Invalid};
 
@@ -49,14 +50,11 @@ const KEY_BYTES_MAX: usize = 256;
 impl rate::Host for State {
     fn take(&mut self, name: String, key: String) -> Result<Option<u64>> {
         let bindings = self.bindings()?;
-        let clipped = |text: &str| text.chars().take(80).collect::<String>().escape_debug().to_string();
         if key.len() > KEY_BYTES_MAX {
-            return Err(
-                Invalid(format!("it counts the key `{}`, which is longer than 256 bytes", clipped(&key))).into()
-            );
+            return Err(Invalid(format!("it counts the key `{}`, which is longer than 256 bytes", clip(&key))).into());
         }
         let wait = bindings.chain.take(bindings.worker, &name, &key);
-        let wait = wait.map_err(|NoBinding| Invalid(format!("it has no binding `{}` of a rate", clipped(&name))))?;
+        let wait = wait.map_err(|NoBinding| Invalid(format!("it has no binding `{}` of a rate", clip(&name))))?;
         // Rounded up: after that long, it can.
         Ok(wait.map(|wait| u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)))
     }
@@ -76,12 +74,11 @@ impl Host for State {
 
 fn outgoing(outgoing: Outgoing) -> Result<Request<Body>, Invalid> {
     let Outgoing { method, url, headers, body } = outgoing;
-    let clipped = || url.chars().take(80).collect::<String>().escape_debug().to_string();
     let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
     let uri =
-        uri.ok_or_else(|| Invalid(format!("it fetches `{}`: that is no URL, as in http://host/path", clipped())))?;
+        uri.ok_or_else(|| Invalid(format!("it fetches `{}`: that is no URL, as in http://host/path", clip(&url))))?;
     let method = Method::from_bytes(method.as_bytes()).ok().filter(|method| *method != Method::CONNECT);
-    let method = method.ok_or_else(|| Invalid(format!("it fetches `{}` by a method that is none", clipped())))?;
+    let method = method.ok_or_else(|| Invalid(format!("it fetches `{}` by a method that is none", clip(&url))))?;
     if body.len() > BODY_BYTES_MAX {
         return Err(Invalid(format!("it sends a body of {} bytes: it may have 1 MiB", body.len())));
     }

@@ -266,6 +266,7 @@ fn has_no_body(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn clip(text: &str) -> String {
+/// What a guest said, fit for a log.
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(80).collect::<String>().escape_debug().to_string()
 }
