@@ -66,7 +66,7 @@ pub(crate) async fn call(
             living.store.data_mut().serve(calls.clone());
             At::Living(Box::new(living))
         }
-        None => At::Fresh(State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone())),
+        None => At::Fresh(Box::new(State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone()))),
     };
     let guest = Box::pin(guest(proxy, at, meter.clone(), answer.clone(), request));
     let mut running = Running { guest: Some(guest), alarm: Alarm::default(), meter, calls: Some(calls), identity };
@@ -92,7 +92,7 @@ pub(crate) async fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits
 
 /// Where a call runs.
 enum At {
-    Fresh(State),
+    Fresh(Box<State>),
     Living(Box<Living<State, bindings::Proxy>>),
 }
 
@@ -105,7 +105,7 @@ async fn guest(
     request: Request<Body>,
 ) -> wasmtime::Result<()> {
     let (mut store, instance, life) = match at {
-        At::Fresh(state) => (store::limited(proxy.pre.engine(), state), None, Life::new()),
+        At::Fresh(state) => (store::limited(proxy.pre.engine(), *state), None, Life::new()),
         At::Living(living) => (living.store, Some(living.instance), living.life),
     };
     let request = request.map(|body| ToGuest::served(body, meter.clone()));

@@ -175,8 +175,9 @@ async fn nothing_of_a_call_stays_but_in_the_guests_own_memory() {
     assert_eq!(told(&filter, "note:mine").await, "nothing");
     // The same instance, another request: no state, no notes, no edits.
     assert_eq!(told(&filter, "read-note:team/noisy/mine").await, "none");
+    let (identity, exchange) = (identity(), exchange());
     let call =
-        filter.on_response(&identity(), &LIMITS, &exchange(), nowhere(), bytes::Bytes::new(), Response::new(empty()));
+        filter.on_response(&identity, &LIMITS, &exchange, nowhere(), bytes::Bytes::new(), Response::new(empty()));
     let response = call.await.1.unwrap_or_else(|s| panic!("{}", s.failure));
     assert!(response.headers().is_empty(), "{:?}", response.headers());
     assert_eq!(told(&filter, "calls").await, "5", "it is the same instance");
