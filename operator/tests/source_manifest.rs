@@ -42,7 +42,7 @@ fn a_worker_becomes_a_revision_with_each_environment_merged() {
     assert_eq!((staging.limits.cpu_ms, staging.limits.memory_bytes), (10, 64 << 20), "maps are merged");
     assert_eq!((production.limits.cpu_ms, production.limits.wall_ms), (5, 1000));
     assert_eq!(production.match_rules[0].paths, ["/checkout/*"]);
-    let BindingKind::Fetch { origins } = &production.bindings[0].kind;
+    let BindingKind::Fetch { origins } = &production.bindings[0].kind else { panic!("it is a fetch") };
     assert_eq!(origins, &["http://owners.default.svc:8080"]);
 }
 
