@@ -22,7 +22,8 @@ use sluice_chain::{
     Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
+    ChainPosition, Digest, HeaderMatch, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream,
+    Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Phase};
@@ -68,14 +69,18 @@ impl Guests {
     }
 }
 
-fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str) -> Loaded {
+fn paths(paths: &[&str]) -> MatchRule {
+    MatchRule { paths: paths.iter().map(ToString::to_string).collect(), ..MatchRule::default() }
+}
+
+fn worker(number: usize, code: Compiled, rule: MatchRule, stage: &str) -> Loaded {
     let name = format!("worker-{number:04}");
     Loaded {
         unit: UnitRef::new(UnitKind::Worker, "team", &name),
         revision: Digest::of(name.as_bytes()),
         worker: Worker {
             chain: ChainPosition { stage: stage.into(), order: 0 },
-            match_rules: vec![MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() }],
+            match_rules: vec![rule],
             bindings: vec![],
             limits: LIMITS,
             on_failure: OnFailure::Closed,
@@ -86,7 +91,7 @@ fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str) -> Loaded 
 
 /// Workers, then the one that answers.
 fn snapshot(mut workers: Vec<Loaded>, answers: Compiled) -> Arc<Snapshot> {
-    workers.push(worker(9_999, answers, &["/*"], "route"));
+    workers.push(worker(9_999, answers, paths(&["/*"]), "route"));
     let egress = Egress::new(EgressConfig::default());
     let runtime = Runtime::new(RuntimeConfig::new("bench"), egress, Arc::new(Counting));
     let upstream = Upstream { url: "http://shop".into(), connect_timeout_ms: 1_000, response_timeout_ms: 1_000 };
@@ -145,7 +150,7 @@ fn steps(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(kind);
         for steps in [0, 1, 5, 10] {
             // Distinct components, as distinct workers would be.
-            let workers = (0..steps).map(|n| worker(n, guests.get(kind), &["/*"], "transform")).collect();
+            let workers = (0..steps).map(|n| worker(n, guests.get(kind), paths(&["/*"]), "transform")).collect();
             let snapshot = snapshot(workers, answers.clone());
             for headers in [8, 20, 50] {
                 let id = BenchmarkId::new(format!("{steps} steps"), format!("{headers} headers"));
@@ -161,11 +166,19 @@ fn not_matching(criterion: &mut Criterion) {
     let (tokio, answers, code) = (tokio(), guests.get("filter-redirects"), guests.get("step-filter"));
     let mut group = criterion.benchmark_group("not matching");
     for workers in [0, 10, 100, 1_000] {
-        let paths = |n: usize| format!("/other-{n}/*");
-        let elsewhere = (0..workers).map(|n| worker(n, code.clone(), &[&paths(n)], "transform")).collect();
-        let snapshot = snapshot(elsewhere, answers.clone());
-        let id = BenchmarkId::new(format!("{workers} workers"), "8 headers");
-        group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        let elsewhere = |n: usize| paths(&[&format!("/other-{n}/*")]);
+        let of_a_header = |n: usize| {
+            let header = HeaderMatch { name: format!("x-other-{n}"), value: "1".into() };
+            MatchRule { headers: vec![header], ..paths(&["/*"]) }
+        };
+        let rules: [(&str, &dyn Fn(usize) -> MatchRule); 2] =
+            [("workers", &elsewhere), ("workers of a header", &of_a_header)];
+        for (name, rule) in rules {
+            let others = (0..workers).map(|n| worker(n, code.clone(), rule(n), "transform")).collect();
+            let snapshot = snapshot(others, answers.clone());
+            let id = BenchmarkId::new(format!("{workers} {name}"), "8 headers");
+            group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        }
     }
     group.finish();
 }

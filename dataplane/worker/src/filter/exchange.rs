@@ -42,4 +42,16 @@ impl Exchange {
     ) -> Self {
         Self { method, authority, path, client: client.to_canonical(), is_tls, spelling, notes: Notes::default() }
     }
+
+    /// Method of the client's request.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Address of the client; one of IPv4 as such.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
 }
