@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_config::{BindingKind, ChainPosition, OnFailure};
 
-use super::Metadata;
+use super::{MatchRule, Metadata};
 use crate::{
     Gate,
     quantities::{Bytes, Span},
@@ -55,18 +55,6 @@ pub struct WorkerSpec {
     /// Units of this repository with the same name here are one rollout. At most 64.
     #[serde(default)]
     pub together: Option<String>,
-}
-
-/// Hosts and paths, both as in the Gateway API; an empty list matches all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MatchRule {
-    /// `shop.example` or `*.shop.example`.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// `/checkout` exactly, or `/checkout/*` for that path and all below.
-    #[serde(default)]
-    pub paths: Vec<String>,
 }
 
 /// Place in the chain.
@@ -184,10 +172,7 @@ impl From<WorkerSpec> for sluice_config::Worker {
             spec;
         Self {
             chain: ChainPosition { stage: chain.stage, order: chain.order },
-            match_rules: match_rules
-                .into_iter()
-                .map(|MatchRule { hosts, paths }| sluice_config::MatchRule { hosts, paths })
-                .collect(),
+            match_rules: match_rules.into_iter().map(Into::into).collect(),
             bindings: bindings.into_iter().flat_map(Binding::given).collect(),
             limits: sluice_config::Limits {
                 cpu_ms: limits.cpu.millis(),

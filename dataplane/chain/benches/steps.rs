@@ -23,7 +23,8 @@ use sluice_chain::{
     Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream,
+    ChainPosition, Digest, HeaderMatch, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef,
+    Upstream,
     Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
@@ -73,14 +74,18 @@ impl Guests {
     }
 }
 
-fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str, instances: Option<Instances>) -> Loaded {
+fn paths(paths: &[&str]) -> MatchRule {
+    MatchRule { paths: paths.iter().map(ToString::to_string).collect(), ..MatchRule::default() }
+}
+
+fn worker(number: usize, code: Compiled, rule: MatchRule, stage: &str, instances: Option<Instances>) -> Loaded {
     let name = format!("worker-{number:04}");
     Loaded {
         unit: UnitRef::new(UnitKind::Worker, "team", &name),
         revision: Digest::of(name.as_bytes()),
         worker: Worker {
             chain: ChainPosition { stage: stage.into(), order: 0 },
-            match_rules: vec![MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() }],
+            match_rules: vec![rule],
             bindings: vec![],
             limits: LIMITS,
             instances,
@@ -92,7 +97,7 @@ fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str, instances:
 
 /// Workers, then the one that answers.
 fn snapshot(mut workers: Vec<Loaded>, answers: Compiled) -> Arc<Snapshot> {
-    workers.push(worker(9_999, answers, &["/*"], "route", None));
+    workers.push(worker(9_999, answers, paths(&["/*"]), "route", None));
     let egress = Egress::new(EgressConfig::default());
     let runtime = Runtime::new(RuntimeConfig::new("bench"), egress, Arc::new(Counting));
     let upstream = Upstream { url: "http://shop".into(), connect_timeout_ms: 1_000, response_timeout_ms: 1_000 };
@@ -146,7 +151,7 @@ fn measure(bencher: &mut criterion::Bencher<'_>, tokio: &Tokio, snapshot: &Arc<S
 
 /// Distinct components, as distinct workers would be.
 fn chain(guests: &Guests, guest: &str, steps: usize, instances: Option<Instances>) -> Vec<Loaded> {
-    (0..steps).map(|n| worker(n, guests.get(guest), &["/*"], "transform", instances)).collect()
+    (0..steps).map(|n| worker(n, guests.get(guest), paths(&["/*"]), "transform", instances)).collect()
 }
 
 fn steps(criterion: &mut Criterion) {
@@ -205,11 +210,19 @@ fn not_matching(criterion: &mut Criterion) {
     let (tokio, answers, code) = (tokio(), guests.get("filter-redirects"), guests.get("step-filter"));
     let mut group = criterion.benchmark_group("not matching");
     for workers in [0, 10, 100, 1_000] {
-        let paths = |n: usize| format!("/other-{n}/*");
-        let elsewhere = (0..workers).map(|n| worker(n, code.clone(), &[&paths(n)], "transform", None)).collect();
-        let snapshot = snapshot(elsewhere, answers.clone());
-        let id = BenchmarkId::new(format!("{workers} workers"), "8 headers");
-        group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        let elsewhere = |n: usize| paths(&[&format!("/other-{n}/*")]);
+        let of_a_header = |n: usize| {
+            let header = HeaderMatch { name: format!("x-other-{n}"), value: "1".into() };
+            MatchRule { headers: vec![header], ..paths(&["/*"]) }
+        };
+        let rules: [(&str, &dyn Fn(usize) -> MatchRule); 2] =
+            [("workers", &elsewhere), ("workers of a header", &of_a_header)];
+        for (name, rule) in rules {
+            let others = (0..workers).map(|n| worker(n, code.clone(), rule(n), "transform", None)).collect();
+            let snapshot = snapshot(others, answers.clone());
+            let id = BenchmarkId::new(format!("{workers} {name}"), "8 headers");
+            group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        }
     }
     group.finish();
 }

@@ -286,7 +286,7 @@ impl Runtime {
                 worker.code = Code::NotLoaded { why: message.clone() };
                 warnings.push(Warning { unit: worker.unit.clone(), message });
             }
-            router.add(place, &worker.worker.match_rules);
+            router.add(place, &worker.unit, &worker.worker.match_rules);
             stations.push(self.station(worker));
         }
         (stations, router)

@@ -47,6 +47,7 @@ pub(crate) async fn on_request(
     let Some(turn) = Turn::begin(passage, worker, Phase::OnRequest) else {
         return instead(passage, worker, request, Maker::Proxy).await;
     };
+    let method = request.method().clone();
     let before = passage.tracing.as_ref().map(|_| Before::request(&request));
     let called =
         filter.on_request(&station.identity, &station.limits, &passage.exchange, bindings(passage, worker), request);
@@ -60,17 +61,16 @@ pub(crate) async fn on_request(
     }
     turn.end(ended);
     match decided {
-        Ok(Decision::Next { request, is_rewritten: false, state }) => Step::Passed { request, state },
-        Ok(Decision::Next { request, is_rewritten: true, state }) => match place(&request) {
-            Some(place) => {
-                if place != passage.place {
-                    workers.add(&passage.snapshot.workers.matches(&place));
+        Ok(Decision::Next { request, is_rewritten, state }) => {
+            if is_rewritten || *request.method() != method {
+                // Checked when it was set; where it would lead nobody can say.
+                let Some(place) = place(&request) else { return Step::Reply(closed(Maker::Worker(worker))) };
+                if let Some(more) = passage.rewritten(&place, request.method()) {
+                    workers.add(&more);
                 }
-                Step::Passed { request, state }
             }
-            // Checked when it was set; where it would lead nobody can say.
-            None => Step::Reply(closed(Maker::Worker(worker))),
-        },
+            Step::Passed { request, state }
+        }
         Ok(Decision::Answer(response)) => Step::Reply(answered(passage, worker, None, response)),
         Err(Stopped { failure, message }) => match &failure.provoked {
             Some(error) => Step::Reply(broke_off(error, Maker::Proxy)),

@@ -238,14 +238,14 @@ impl Calls for Turn {
         if !self.passage.take_next() {
             return Box::pin(async { Err(EgressError::Budget) });
         }
-        let (request, rewritten) = match self.onward(request) {
+        let (request, more) = match self.onward(request) {
             Ok(onward) => onward,
             Err(error) => return Box::pin(async { Err(error) }),
         };
         let workers = {
             let mut workers = lock(&self.workers);
-            if let Some(place) = rewritten {
-                workers.add(&self.passage.snapshot.workers.matches(&place));
+            if let Some(more) = more {
+                workers.add(&more);
             }
             workers.clone()
         };
@@ -284,9 +284,9 @@ impl Calls for Turn {
 }
 
 impl Turn {
-    /// A worker's request to `next.sluice` as the rest of the chain sees it, and where it goes if that
-    /// is elsewhere. The worker names a host by setting `Host`, and another upstream by its header.
-    fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<Place>), EgressError> {
+    /// A worker's request to `next.sluice` as the rest of the chain sees it, and who else sees it because of what the
+    /// worker rewrote. The worker names a host by setting `Host`, and another upstream by its header.
+    fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<WorkerSet>), EgressError> {
         let bad = |why: &dyn std::fmt::Display| EgressError::Unnamed { why: why.to_string() };
         let (mut parts, body) = request.into_parts();
         let path = match parts.uri.path_and_query() {
@@ -308,8 +308,8 @@ impl Turn {
         if let Some(chosen) = chosen {
             parts.extensions.insert(chosen);
         }
-        let rewritten = (place != self.passage.place).then_some(place);
-        Ok((Request::from_parts(parts, body), rewritten))
+        let more = self.passage.rewritten(&place, &parts.method);
+        Ok((Request::from_parts(parts, body), more))
     }
 }
 

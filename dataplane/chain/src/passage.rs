@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode, uri::Authority};
+use http::{HeaderMap, Method, Request, Response, StatusCode, uri::Authority};
 use sluice_egress::Body;
 use sluice_worker::{Exchange, Outcome, Phase};
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     CallRecord, Class, Origin, RequestRecord, Snapshot,
     build::{Route, Station},
+    matching::Client,
     place::Place,
     set::WorkerSet,
     trace::Tracing,
@@ -57,6 +58,8 @@ pub(crate) struct Passage {
     /// Host of the client's request, as it was written.
     pub(crate) authority: Authority,
     pub(crate) place: Place,
+    /// Headers of the client's request, where a rewrite could make them count once more; empty otherwise.
+    pub(crate) client_headers: HeaderMap,
     /// What filters share.
     pub(crate) exchange: Arc<Exchange>,
     /// Requests that went upstream, or are about to.
@@ -104,6 +107,7 @@ impl Passage {
             route,
             authority,
             place,
+            client_headers: HeaderMap::new(),
             exchange: Arc::new(exchange),
             sent: AtomicU32::new(0),
             began,
@@ -115,6 +119,17 @@ impl Passage {
     /// The first worker of the set at this place or after it; then the upstream.
     pub(crate) fn advance(self: &Arc<Self>, workers: WorkerSet, from: usize, request: Request<Body>) -> ReplyFuture {
         Box::pin(walk::walk(self.clone(), workers, from, request))
+    }
+
+    /// Who else sees the request when a worker passes it on with this place and method; nothing where they are the
+    /// client's. Headers are those that the client sent: what a worker writes into one neither brings others in nor keeps
+    /// them out.
+    pub(crate) fn rewritten(&self, place: &Place, method: &Method) -> Option<WorkerSet> {
+        if *place == self.place && method == self.exchange.method() {
+            return None;
+        }
+        let client = Client { method, headers: &self.client_headers, address: self.exchange.client() };
+        Some(self.snapshot.workers.matches(place, &client))
     }
 
     pub(crate) fn station(&self, worker: usize) -> &Station {

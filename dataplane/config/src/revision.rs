@@ -159,7 +159,7 @@ pub struct ChainPosition {
     pub order: i32,
 }
 
-/// Hosts and paths, both as in the Gateway API; an empty list matches all.
+/// What a request has to have, all of it, as in the Gateway API; what is left out matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MatchRule {
     /// `shop.example` or `*.shop.example`.
@@ -168,6 +168,49 @@ pub struct MatchRule {
     /// `/checkout` exactly, or `/checkout/*` for that path and all below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// One of these methods, in upper case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// All of these headers. Of several with one name the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    /// A share of the clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<PercentMatch>,
+}
+
+/// A header with exactly this value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeaderMatch {
+    /// Its name, in any case.
+    pub name: String,
+    /// All that it says: where a request has it several times, the values joined by `, `.
+    pub value: String,
+}
+
+/// A share of the clients, always the same ones: a hash of what tells one from another, salted by namespace and name of
+/// the unit, decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PercentMatch {
+    /// Parts per million: 1% is 10,000.
+    pub ppm: u32,
+    /// What tells one client from another. A request without it does not match.
+    pub by: PercentBy,
+    /// Name of the header or the cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What tells one client from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PercentBy {
+    /// The address that the node sees: behind a load balancer that hides the client's, its own.
+    ClientAddress,
+    /// The value of a header.
+    Header,
+    /// The value of a cookie.
+    Cookie,
 }
 
 /// A named capability.

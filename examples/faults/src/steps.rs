@@ -8,7 +8,7 @@ use passing::wasip2::{
     http::{
         outgoing_handler,
         types::{
-            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingRequest,
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
             OutgoingResponse, ResponseOutparam, Scheme,
         },
     },
@@ -42,6 +42,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             headers.set("sluice-upstream", &[argument.into()]).expect("a header");
             pass(request, headers, out, "", "");
         }
+        "method" => remethod(request, headers, out, argument),
         "next-answer" => {
             let _response = call(&request, headers);
             passing::answer(out, argument.parse().expect("a status"), "mine\n");
@@ -134,6 +135,12 @@ fn pass(request: IncomingRequest, headers: Fields, out: ResponseOutparam, name: 
 fn rewrite(request: IncomingRequest, headers: Fields, out: ResponseOutparam, path: &str) {
     let onward = passing::onward(&request, headers);
     onward.set_path_with_query(Some(path)).expect("a path");
+    passing::forward(request, onward, out, |_| {});
+}
+
+fn remethod(request: IncomingRequest, headers: Fields, out: ResponseOutparam, method: &str) {
+    let onward = passing::onward(&request, headers);
+    onward.set_method(&Method::Other(method.to_owned())).expect("a method");
     passing::forward(request, onward, out, |_| {});
 }
 

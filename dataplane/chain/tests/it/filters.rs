@@ -2,7 +2,7 @@
 
 use http_body_util::BodyExt;
 use sluice_chain::{Class, Code, Origin};
-use sluice_config::{Limits, OnFailure};
+use sluice_config::{Limits, MatchRule, OnFailure};
 use sluice_worker::{Outcome, Phase};
 
 use crate::harness::*;
@@ -102,8 +102,7 @@ async fn a_rewrite_cannot_slip_past_a_worker_of_either_path() {
 
 #[tokio::test]
 async fn a_host_is_rewritten_and_the_upstream_stays() {
-    let mut step = Step::filter("b");
-    step.rules.push(sluice_config::MatchRule { hosts: vec!["admin.example".into()], paths: vec![] });
+    let step = Step::filter("b").rule(MatchRule { hosts: vec!["admin.example".into()], ..MatchRule::default() });
     let node = Node::start(vec![Step::filter("a"), step]).await;
     let answer = node.get("rehost:admin.example,tag:b").await;
     assert_eq!(answer.header("x-host"), "admin.example");

@@ -174,6 +174,7 @@ fn answer(name: &str, request: Request<Incoming>) -> Response<Incoming> {
         .status(status)
         .header("x-upstream", name)
         .header("x-path", path)
+        .header("x-method", request.method().as_str())
         .header("x-host", joined("host"))
         .header("x-got", joined("x-seen"))
         .header("x-got-user", joined("x-user"));
@@ -244,8 +245,12 @@ impl Step {
         self
     }
 
-    pub(crate) fn paths(mut self, paths: &[&str]) -> Self {
-        self.rules.push(MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() });
+    pub(crate) fn paths(self, paths: &[&str]) -> Self {
+        self.rule(MatchRule { paths: paths.iter().map(ToString::to_string).collect(), ..MatchRule::default() })
+    }
+
+    pub(crate) fn rule(mut self, rule: MatchRule) -> Self {
+        self.rules.push(rule);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Invalid, count, hosts, invalid, limits, name, origin, paths, range};
+use super::{Invalid, count, hosts, invalid, limits, matching, name, origin, paths, range};
 use crate::{Binding, BindingKind, Bundle, Content, FALLBACK, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
 
 impl Revision {
@@ -52,11 +52,7 @@ impl Revision {
 
 fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
     name(&format!("{at}.chain.stage"), &worker.chain.stage)?;
-    count(&format!("{at}.match"), worker.match_rules.len())?;
-    for rule in &worker.match_rules {
-        hosts(&format!("{at}.match.hosts"), &rule.hosts)?;
-        paths(&format!("{at}.match.paths"), &rule.paths)?;
-    }
+    matching::rules(&format!("{at}.match"), &worker.match_rules)?;
     count(&format!("{at}.bindings"), worker.bindings.len())?;
     let mut names = BTreeSet::new();
     for binding in &worker.bindings {
