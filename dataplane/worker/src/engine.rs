@@ -5,9 +5,10 @@ use std::{sync::Arc, thread, time::Duration};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use crate::{
-    CompileError, Compiled,
+    CompileError, Compiled, OwnCode,
     compile::{self, Linkers},
     filter,
+    imports::Contract,
 };
 
 /// How often a running guest is looked at.
@@ -77,17 +78,37 @@ impl Engine {
     pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, CompileError> {
         compile::compile(&self.inner, &self.linkers, wasm)
     }
+
+    /// Links code of our own, made of a component of this contract. Takes milliseconds: call it off the serving threads.
+    ///
+    /// # Errors
+    /// See [`CompileError`]; the pool's sizes and the linkers have their say here.
+    pub fn load(&self, contract: Contract, code: &OwnCode) -> Result<Compiled, CompileError> {
+        compile::link(&self.linkers, contract, &code.component(&self.inner)?)
+    }
+
+    /// Whether this version made the code, with the settings of this engine, for this CPU.
+    #[must_use]
+    pub fn can_run(&self, code: &OwnCode) -> bool {
+        code.is_for(&self.inner)
+    }
 }
 
 fn settings(config: &EngineConfig) -> Config {
+    let mut settings = code_settings();
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    settings
+}
+
+/// What code depends on. The compiler's process has this and no pool: where instances are put is no part of their code.
+pub(crate) fn code_settings() -> Config {
     let mut settings = Config::new();
     settings
         .wasm_component_model(true)
         // Nothing here needs it, and without it a class of attacks and a fifth of a call's cost is gone.
         .concurrency_support(false)
         .epoch_interruption(true)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        .memory_init_cow(true);
     // Shared memories would grow past the limiter.
     settings.wasm_threads(false);
     settings.wasm_shared_everything_threads(false);
