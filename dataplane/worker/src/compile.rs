@@ -29,7 +29,10 @@ pub enum CompileError {
     /// Linking fails though every import is known: a newer or changed interface.
     #[error("does not link: {0}")]
     Link(String),
-    /// This machine had no memory for it.
+    /// What the compiler's own process said, or at which limit it was ended.
+    #[error("{0}")]
+    Ended(String),
+    /// This machine had no memory for it, or did not let the compiler do its work.
     #[error("cannot be compiled here and now: {0}")]
     Local(String),
 }
@@ -63,22 +66,26 @@ pub(crate) struct Linkers {
 pub(crate) fn compile(engines: &Engines, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
     let contract = imports::surface(wasm)?.check()?;
     let component = Component::from_binary(engines.of(contract), wasm).map_err(|e| error(&e, CompileError::Compile))?;
+    link(linkers, contract, &component)
+}
+
+pub(crate) fn link(linkers: &Linkers, contract: Contract, component: &Component) -> Result<Compiled, CompileError> {
     let link = |e: wasmtime::Error| error(&e, CompileError::Link);
     Ok(match contract {
         Contract::Proxy => {
-            let pre = linkers.proxy.instantiate_pre(&component).map_err(link)?;
+            let pre = linkers.proxy.instantiate_pre(component).map_err(link)?;
             let room = linkers.proxy_room.clone();
             Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)?, idle: None, room })
         }
         Contract::Filter { on_request, on_response } => {
-            let pre = linkers.filter.instantiate_pre(&component).map_err(link)?;
+            let pre = linkers.filter.instantiate_pre(component).map_err(link)?;
             let room = linkers.filter_room.clone();
             Compiled::Filter(Filter::new(pre, on_request, on_response, room).map_err(link)?)
         }
     })
 }
 
-fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> CompileError {
+pub(crate) fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> CompileError {
     let why = format!("{error:#}");
     if is_local(error) { CompileError::Local(why) } else { kind(why) }
 }

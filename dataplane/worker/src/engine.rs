@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use crate::{
-    CompileError, Compiled,
+    CompileError, Compiled, OwnCode,
     compile::{self, Linkers},
     filter,
     imports::Contract,
@@ -101,17 +101,37 @@ impl Engine {
     pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, CompileError> {
         compile::compile(&self.engines, &self.linkers, wasm)
     }
+
+    /// Links code of our own, made of a component of this contract. Takes milliseconds: call it off the serving threads.
+    ///
+    /// # Errors
+    /// See [`CompileError`]; the pool's sizes and the linkers have their say here.
+    pub fn load(&self, contract: Contract, code: &OwnCode) -> Result<Compiled, CompileError> {
+        compile::link(&self.linkers, contract, &code.component(self.engines.of(contract))?)
+    }
+
+    /// Whether this version made the code, with the settings of this engine, for this CPU.
+    #[must_use]
+    pub fn can_run(&self, code: &OwnCode) -> bool {
+        code.is_for(self.engines.of(Contract::Proxy))
+    }
 }
 
 fn settings(config: &EngineConfig) -> Config {
+    let mut settings = code_settings();
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    settings
+}
+
+/// What code depends on. The compiler's process has this and no pool: where instances are put is no part of their code.
+pub(crate) fn code_settings() -> Config {
     let mut settings = Config::new();
     settings
         .wasm_component_model(true)
         // Nothing here needs it, and without it a class of attacks and a fifth of a call's cost is gone.
         .concurrency_support(false)
         .epoch_interruption(true)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        .memory_init_cow(true);
     // Shared memories would grow past the limiter.
     settings.wasm_threads(false);
     settings.wasm_shared_everything_threads(false);
