@@ -9,6 +9,7 @@ pub mod conditions;
 pub mod config;
 pub mod convert;
 pub mod events;
+pub mod evidence;
 pub mod execute;
 pub mod gates;
 pub mod groups;

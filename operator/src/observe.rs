@@ -11,6 +11,7 @@ use sluice_rollout::{GateRef, RolloutId, Sample, Snapshot, Time, UnitId};
 
 use crate::{
     convert::{ids, rollout},
+    evidence::Known,
     stores::Stores,
 };
 
@@ -32,6 +33,7 @@ impl Observer {
         &mut self,
         stores: &Stores,
         samples: BTreeMap<GateRef, Vec<Sample>>,
+        elsewhere: Known,
         watching_since: Time,
     ) -> Arc<Snapshot> {
         // Its own, where whoever had the last one has let go of it.
@@ -42,7 +44,7 @@ impl Observer {
         units::refresh_revisions(stores, snapshot);
         snapshot.groups = groups::groups(stores, std::mem::take(&mut snapshot.groups), &mut self.assignments);
         snapshot.repositories = units::repositories(stores);
-        snapshot.samples = samples;
+        (snapshot.samples, snapshot.elsewhere) = (samples, elsewhere);
         snapshot.watching_since = watching_since;
         Arc::clone(&self.snapshot)
     }

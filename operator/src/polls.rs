@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
-use sluice_crds::{Repository, RepositorySpec};
+use sluice_crds::{CommitStatus, Repository, RepositorySpec};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
     publish::{self, Problems},
     source::{Credentials, RepositoryId, Source},
 };
+
+/// With a token as the password, every provider takes any name.
+const TOKEN_USER: &str = "x-access-token";
 
 /// What is wrong with units' files, as of each repository's last poll by this process.
 pub type Reports = BTreeMap<RepositoryId, Problems>;
@@ -119,6 +122,24 @@ pub async fn credentials(
     let (name, hint) = (&reference.name, " (a token goes into password)");
     let [username, password] = keys(client, &id.namespace, name, ["username", "password"], hint).await?;
     Ok(Some(Credentials { username, password }))
+}
+
+/// What lets us in where a Repository has its provider's API, and into its git with the same rights.
+///
+/// # Errors
+/// There is no Secret, it cannot be read, or lacks a key.
+pub async fn provider_credentials(
+    client: &kube::Client,
+    id: &RepositoryId,
+    spec: &RepositorySpec,
+    api: &CommitStatus,
+) -> Result<Credentials, String> {
+    let Some(reference) = &api.secret_ref else {
+        let missing = "no token: name a Secret with the key token in spec.commitStatus.secretRef";
+        return credentials(client, id, spec).await?.ok_or_else(|| missing.to_owned());
+    };
+    let [token] = keys(client, &id.namespace, &reference.name, ["token"], "").await?;
+    Ok(Credentials { username: TOKEN_USER.to_owned(), password: token.trim().to_owned() })
 }
 
 /// What a Secret holds under these keys; `hint` is said where one is missing.

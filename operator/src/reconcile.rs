@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
+    evidence::Evidence,
     execute::{self, Hands},
     gates::measure::Gates,
     groups::Groups,
@@ -48,6 +49,8 @@ pub struct Reconciler {
     pub hands: Hands,
     /// Measures.
     pub gates: Gates,
+    /// Asks what another cluster's staging said.
+    pub evidence: Evidence,
     /// What polls found wrong.
     pub reports: watch::Receiver<Reports>,
     observer: Observer,
@@ -60,10 +63,16 @@ pub struct Reconciler {
 impl Reconciler {
     /// Of a replica that has just begun to lead.
     #[must_use]
-    pub fn new(hands: Hands, gates: Gates, reports: watch::Receiver<Reports>, config: &Config) -> Self {
+    pub fn new(
+        hands: Hands,
+        gates: Gates,
+        evidence: Evidence,
+        reports: watch::Receiver<Reports>,
+        config: &Config,
+    ) -> Self {
         let groups = Groups::new(config);
         let (observer, group_label) = (Observer::default(), config.group_label.clone());
-        Self { hands, gates, reports, observer, groups, group_label, busy_since: None }
+        Self { hands, gates, evidence, reports, observer, groups, group_label, busy_since: None }
     }
 
     /// Runs until it is dropped.
@@ -99,6 +108,7 @@ impl Reconciler {
             tokio::select! {
                 _ = changes.changed() => {}
                 () = self.gates.changed() => {}
+                () = self.evidence.changed() => {}
                 _ = self.reports.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -117,8 +127,8 @@ impl Reconciler {
             return Ok(Next::At(None));
         }
         let began = Instant::now();
-        let samples = self.gates.samples(&stores);
-        let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
+        let (samples, elsewhere) = (self.gates.samples(&stores), self.evidence.known());
+        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, clock.watching_since());
         let observed = began.elapsed();
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let planned = began.elapsed() - observed;
@@ -130,6 +140,7 @@ impl Reconciler {
         if done.as_ref().is_err_and(WriteError::is_unanswered) {
             return done.map(|()| Next::At(None));
         }
+        self.evidence.want(&plan.observe);
         let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
         let members = nodes::ensure(&self.hands, &self.group_label).await;
         let goes_on = done.is_ok() && !plan.effects.is_empty();

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     config::Config,
     events::Events,
+    evidence::Evidence,
     execute::Hands,
     gates::{counters, measure::Gates, prometheus, prometheus::Prometheus},
     health,
@@ -204,7 +205,8 @@ impl Replica {
             &self.hands.clock,
         );
         let (hands, source, holdings) = (self.hands.clone(), self.source.clone(), self.holdings.clone());
-        let reconciler = Reconciler::new(hands.clone(), gates, reported, &self.config);
+        let evidence = Evidence::new(hands.clone(), source.web().clone());
+        let reconciler = Reconciler::new(hands.clone(), gates, evidence, reported, &self.config);
         Ok((Poller { source, hands, holdings, reports }, reconciler))
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository
         let id = RepositoryId { namespace: object.namespace()?, name: object.name_any() };
         let staging_evidence = match object.spec.staging_evidence {
             crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
+            crd::StagingEvidence::CommitStatus => StagingEvidence::CommitStatus,
             crd::StagingEvidence::None => StagingEvidence::None,
         };
         let known = object.status.as_ref().map(|status| &status.commits);
