@@ -24,8 +24,7 @@ use sluice_chain::{
 };
 use sluice_config::{
     ChainPosition, Digest, HeaderMatch, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef,
-    Upstream,
-    Worker,
+    Upstream, Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Phase};
