@@ -1,6 +1,6 @@
 //! Two clusters over one repository: production starts on what staging's operator wrote to the commits' statuses.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use kube::{Api, ResourceExt};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sluice_config::Environment::{Production, Staging};
 use sluice_crds::{Phase, Rollout, Unit};
 use sluice_e2e::{
-    Cluster, Options, run,
+    Cluster, Options,
     wait::{Look, until},
 };
 
