@@ -191,14 +191,14 @@ enum Decision {
 fn decide(statuses: &[Seen], subject: &Subject, from: Option<&str>) -> Decision {
     let mut other = None;
     for seen in statuses.iter().filter(|seen| seen.context == subject.context) {
-        if let Some(from) = from.filter(|from| *from != seen.account) {
-            other.get_or_insert_with(|| format!("{}, from {}, not from {from}", shown(seen), cut(&seen.account)));
-            continue;
-        }
-        match word::hear(seen, subject.revision.as_ref()) {
-            Some(word) => return Decision::Word(word, shown(seen)),
-            None => drop(other.get_or_insert_with(|| shown(seen))),
-        }
+        let says = match from.filter(|from| *from != seen.account) {
+            Some(from) => format!("{}, from {}, not from {from}", shown(seen), cut(&seen.account)),
+            None => match word::hear(seen, subject.revision.as_ref()) {
+                Some(word) => return Decision::Word(word, shown(seen)),
+                None => shown(seen),
+            },
+        };
+        other = other.or(Some(says));
     }
     other.map_or(Decision::Nothing, Decision::Other)
 }

@@ -147,12 +147,13 @@ async fn look(played: Played, subject: Subject) -> (Result<Elsewhere, ProviderEr
     };
     let url = format!("http://{address}/team/edge");
     let (project, mut lists) = (Project { url: &url, api: &api, token: "t" }, Lists::new());
-    let mut first = Look::new(source.web(), project, &mut lists);
-    let there = first.at(&subject).await;
-    let first = first.requests;
-    let mut second = Look::new(source.web(), project, &mut lists);
-    assert_eq!(second.at(&subject).await.ok(), there.as_ref().ok().cloned());
-    let second = second.requests;
+    let (there, first) = {
+        let mut look = Look::new(source.web(), project, &mut lists);
+        (look.at(&subject).await, look.requests)
+    };
+    let mut again = Look::new(source.web(), project, &mut lists);
+    assert_eq!(again.at(&subject).await.ok(), there.as_ref().ok().cloned());
+    let second = again.requests;
     server.abort();
     (there, first, second)
 }
