@@ -70,12 +70,6 @@ impl Exchange {
         &self.path
     }
 
-    /// Method of the client's request.
-    #[must_use]
-    pub fn method(&self) -> &Method {
-        &self.method
-    }
-
     /// Address of the client; one of IPv4 as such.
     #[must_use]
     pub fn client(&self) -> IpAddr {
