@@ -134,7 +134,7 @@ impl Cache {
     /// The key of this disk's seal.
     pub(crate) fn seal_key<const N: usize>(&self) -> Option<[u8; N]> {
         let path = self.root.join(SEAL_KEY);
-        let key = fs::read(&path).ok()?.try_into();
+        let key: Result<[u8; N], _> = fs::read(&path).ok()?.try_into();
         if key.is_err() {
             discard(&path, "this is no key");
         }
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(cache.seal_key(), Some([7; 32]));
         let path = dir.path().join(SEAL_KEY);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(&path, [7; 31]).unwrap();
+        fs::write(&path, [7_u8; 31]).unwrap();
         assert_eq!(cache.seal_key::<32>(), None, "a key that is cut");
         assert!(!path.exists());
     }

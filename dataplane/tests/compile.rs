@@ -255,7 +255,7 @@ async fn code_on_disk_that_is_not_ours_is_compiled_anew() {
         node.kill();
     }
     // With another key, nothing on this disk is ours.
-    fs::write(scene.home.state.join("seal.key"), [7; 32]).unwrap();
+    fs::write(scene.home.state.join("seal.key"), [7_u8; 32]).unwrap();
     let mut node = scene.home.start();
     node.applied(1).await;
     assert_eq!(mark(&node).await, "security-headers/v1");

@@ -101,6 +101,7 @@ impl Compiler {
         let feed = async move {
             // One that ends before it has read all says why in another way.
             let _ended_early = input.write_all(wasm).await;
+            drop(input);
         };
         let ((), code, words, status) =
             tokio::join!(feed, read(output, self.code_bytes_max), read(words, WORDS_BYTES_MAX), child.wait());

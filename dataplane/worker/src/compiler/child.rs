@@ -54,7 +54,8 @@ pub fn run_child(bounds: Bounds) -> u8 {
         Err(Ended::Compiler(error)) => (status::REFUSED, error.to_string()),
     };
     // Whoever does not listen any more has its reasons.
-    let _nobody_listens = io::stdout().write_all(said.as_bytes());
+    let mut output = io::stdout();
+    let _nobody_listens = output.write_all(said.as_bytes()).and_then(|()| output.flush());
     status
 }
 

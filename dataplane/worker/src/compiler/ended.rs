@@ -53,17 +53,17 @@ impl End {
             });
         }
         let status = self.status.code().unwrap_or(-1);
-        let said = || quote(&self.code.bytes);
+        if status == 0 {
+            let no_code = || CompileError::Local(format!("the compiler ended without code: {quoted}"));
+            return OwnCode::from_child(self.code.bytes).ok_or_else(no_code);
+        }
+        let said = quote(&self.code.bytes);
         Err(match status {
-            0 => {
-                let no_code = || CompileError::Local(format!("the compiler ended without code: {quoted}"));
-                return OwnCode::from_child(self.code.bytes).ok_or_else(no_code);
-            }
             PANICKED if wants_memory => out_of_memory(mib, is_whole),
             PANICKED => CompileError::Ended(format!("the compiler panicked on it: {quoted}")),
-            _ if status == i32::from(REFUSED) => CompileError::Ended(said()),
+            _ if status == i32::from(REFUSED) => CompileError::Ended(said),
             _ if status == i32::from(NO_MEMORY) => out_of_memory(mib, is_whole),
-            _ if status == i32::from(LOCAL) => CompileError::Local(said()),
+            _ if status == i32::from(LOCAL) => CompileError::Local(said),
             _ => CompileError::Local(format!("the compiler ended with status {status}: {quoted}")),
         })
     }
@@ -109,17 +109,15 @@ mod tests {
     }
 
     fn ended(end: End, is_whole: bool) -> String {
-        match end.judge(BOUNDS, is_whole).err().unwrap() {
-            CompileError::Ended(message) => message,
-            other => panic!("whose fault: {other}"),
-        }
+        let error = end.judge(BOUNDS, is_whole).err().unwrap();
+        let CompileError::Ended(message) = &error else { panic!("it is no refusal: {error}") };
+        message.clone()
     }
 
     fn local(end: End, is_whole: bool) -> String {
-        match end.judge(BOUNDS, is_whole).err().unwrap() {
-            CompileError::Local(message) => message,
-            other => panic!("whose fault: {other}"),
-        }
+        let error = end.judge(BOUNDS, is_whole).err().unwrap();
+        let CompileError::Local(message) = &error else { panic!("it is no local trouble: {error}") };
+        message.clone()
     }
 
     #[test]
