@@ -180,7 +180,7 @@ impl Asking {
             }
         };
         let mut look = Look::new(&self.web, project, lists);
-        let (mut failed, mut is_down) = (false, None);
+        let (mut failed, mut is_down) = (false, None::<String>);
         for change in asked {
             if let Some(why) = &is_down {
                 self.unreadable(change, why);
