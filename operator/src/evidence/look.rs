@@ -72,7 +72,7 @@ pub(crate) async fn origin(
 
 /// The provider's order is kept where there is nothing to merge.
 fn newest_first(mut commits: Vec<Commit>) -> Vec<Commit> {
-    commits.sort_by(|a, b| b.time.cmp(&a.time));
+    commits.sort_by_key(|commit| std::cmp::Reverse(commit.time));
     commits
 }
 
