@@ -66,6 +66,10 @@ enum Ended {
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
+        // A component that is read into memory may be too large for it.
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            return Self::Compiler(CompileError::Local(error.to_string()));
+        }
         Self::Machine(format!("the compiler's process: {error}"))
     }
 }
