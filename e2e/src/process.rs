@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
+    io::ErrorKind,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -285,19 +286,30 @@ fn marked(is_mark: impl Fn(&[u8]) -> bool) -> Vec<i32> {
 /// busy machine that may take a while.
 fn environment(pid: i32) -> Vec<u8> {
     let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    // Kernel threads and what is about to end have no program, and never will.
-    let has_program = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    // None of them will ever have one to be read. While a program is executed in place of another, there is none for a
+    // moment: that says nothing.
+    let is_denied =
+        || fs::File::open(format!("/proc/{pid}/environ")).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+    let is_nobodys = || Identity::of(pid).is_none() || is_of_the_kernel(pid) || is_denied();
     let start = Instant::now();
     let settled = until_blocking("an environment", STOP_LIMIT, || {
         let environment = read("environ");
         // Its arguments come a moment before its environment.
         let without = || !read("cmdline").is_empty() && start.elapsed() >= EXEC_LIMIT;
-        if !environment.is_empty() || !has_program() || without() {
+        if !environment.is_empty() || is_nobodys() || without() {
             return Look::Done(environment);
         }
         Look::NotYet(format!("process {pid} seems to have none"))
     });
     settled.unwrap_or_default()
+}
+
+/// Whether it is a thread of the kernel: `kthreadd` or a child of it.
+fn is_of_the_kernel(pid: i32) -> bool {
+    const KTHREADD: &str = "2";
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1));
+    parent == Some(KTHREADD) || stat.starts_with("2 (")
 }
 
 #[cfg(test)]
