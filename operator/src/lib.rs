@@ -26,6 +26,7 @@ pub mod propose;
 pub mod provider;
 pub mod prune;
 pub mod publish;
+pub mod published;
 pub mod reconcile;
 pub mod remember;
 pub mod report;

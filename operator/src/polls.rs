@@ -11,8 +11,14 @@ use crate::{
     execute::Hands,
     holdings::Holdings,
     publish::{self, Problems},
-    source::{Credentials, RepositoryId, Source},
+    published::{Commits, Published},
+    source::{Credentials, Heads, RepositoryId, Source},
 };
+
+/// The commits of those branches that could be read.
+fn commits(heads: &Heads) -> Commits {
+    heads.iter().filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone()))).collect()
+}
 
 /// With a token as the password, every provider takes any name.
 const TOKEN_USER: &str = "x-access-token";
@@ -31,6 +37,8 @@ pub struct Poller {
     pub holdings: Arc<Holdings>,
     /// Where problems are told.
     pub reports: watch::Sender<Reports>,
+    /// Where it is told what is published whole.
+    pub published: Published,
 }
 
 struct Task(JoinHandle<()>);
@@ -88,7 +96,13 @@ impl Poller {
             Ok(heads) => {
                 self.hands.writer.metrics().polled(&id.namespace, &id.name, "ok");
                 let input = publish::Input { id, spec, credentials: credentials.as_ref(), heads: &heads };
+                let commits = commits(&heads);
+                self.published.begin(id, &commits);
                 let problems = publish::publish(&self.hands, &self.holdings, &input).await;
+                // What could not be stored is tried again at the next poll.
+                if problems.values().all(|(reason, _)| reason != publish::NOT_STORED) {
+                    self.published.end(id, &commits);
+                }
                 self.reports.send_if_modified(|all| {
                     let known = all.get(id) == Some(&problems);
                     if !known {

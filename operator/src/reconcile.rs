@@ -17,7 +17,9 @@ use crate::{
     nodes,
     observe::Observer,
     polls::Reports,
-    prune, status,
+    prune,
+    published::Published,
+    status,
     writer::WriteError,
 };
 
@@ -53,6 +55,8 @@ pub struct Reconciler {
     pub evidence: Evidence,
     /// What polls found wrong.
     pub reports: watch::Receiver<Reports>,
+    /// Which commits' heads are all written.
+    pub published: Published,
     observer: Observer,
     groups: Groups,
     group_label: String,
@@ -68,16 +72,18 @@ impl Reconciler {
         gates: Gates,
         evidence: Evidence,
         reports: watch::Receiver<Reports>,
+        published: Published,
         config: &Config,
     ) -> Self {
         let groups = Groups::new(config);
         let (observer, group_label) = (Observer::default(), config.group_label.clone());
-        Self { hands, gates, evidence, reports, observer, groups, group_label, busy_since: None }
+        Self { hands, gates, evidence, reports, published, observer, groups, group_label, busy_since: None }
     }
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         let mut changes = self.hands.stores.changes();
+        let mut published = self.published.follow();
         let mut conflict_pause = DEBOUNCE;
         loop {
             let started = Instant::now();
@@ -110,6 +116,7 @@ impl Reconciler {
                 () = self.gates.changed() => {}
                 () = self.evidence.changed() => {}
                 _ = self.reports.changed() => {}
+                _ = published.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             tokio::time::sleep(DEBOUNCE).await;
@@ -120,6 +127,8 @@ impl Reconciler {
     async fn reconcile(&mut self) -> Result<Next, WriteError> {
         let Hands { stores, writer, clock, .. } = self.hands.clone();
         clock.keep(writer.client()).await;
+        // What is whole before the watches have caught up, and still is afterwards, is seen whole.
+        let whole = self.published.whole();
         writer.caught_up(&stores, CATCH_UP).await;
         let unknown = stores.unknown_groups();
         if !unknown.is_empty() {
@@ -128,7 +137,11 @@ impl Reconciler {
         }
         let began = Instant::now();
         let (samples, elsewhere) = (self.gates.samples(&stores), self.evidence.known());
-        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, clock.watching_since());
+        let still_whole = || {
+            let now = self.published.whole();
+            whole.into_iter().filter(|(id, commits)| now.get(id) == Some(commits)).map(|(id, _)| id).collect()
+        };
+        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, still_whole, clock.watching_since());
         let observed = began.elapsed();
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let planned = began.elapsed() - observed;

@@ -18,6 +18,7 @@ use crate::{
     lease::Elector,
     metrics::Metrics,
     polls::{Poller, Reports},
+    published::Published,
     reconcile::Reconciler,
     source::{self, Source, SourceError},
     stores::Stores,
@@ -206,8 +207,9 @@ impl Replica {
         );
         let (hands, source, holdings) = (self.hands.clone(), self.source.clone(), self.holdings.clone());
         let evidence = Evidence::new(hands.clone(), source.web().clone());
-        let reconciler = Reconciler::new(hands.clone(), gates, evidence, reported, &self.config);
-        Ok((Poller { source, hands, holdings, reports }, reconciler))
+        let published = Published::default();
+        let reconciler = Reconciler::new(hands.clone(), gates, evidence, reported, published.clone(), &self.config);
+        Ok((Poller { source, hands, holdings, reports, published }, reconciler))
     }
 }
 

@@ -240,6 +240,9 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
         return None;
     }
     let id = &view.snapshot.units.get(&change.unit)?.repository;
+    if view.snapshot.repositories.get(id).is_some_and(|repository| repository.is_partly_seen) {
+        return Some(Waiting::Whole { repository: id.name.clone() });
+    }
     let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
     let (mut removed, mut of) = (Vec::new(), 0);
     for (unit_id, unit) in units.filter(|(unit_id, _)| view.stable(unit_id, environment) != Target::Removed) {

@@ -107,6 +107,11 @@ pub enum Waiting {
         /// Name of the Repository on which to say so.
         repository: String,
     },
+    /// What else its commit removes.
+    Whole {
+        /// Name of the Repository that is read.
+        repository: String,
+    },
     /// A group that runs as many units as its nodes accept.
     Room {
         /// The group.
@@ -182,6 +187,9 @@ impl Waiting {
             Self::Confirmation { removed, of, commit, repository } => {
                 let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
                 format!("confirmation: the branch removes {removed} of {of} units; if so: {say}")
+            }
+            Self::Whole { repository } => {
+                format!("Repository {repository} to be read whole: many removals at once need confirmation")
             }
             Self::Room { group, most } => {
                 format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")

@@ -55,6 +55,7 @@ impl Cluster {
             // What another cluster's staging has written to the commits' statuses, and whether anybody can read it.
             ["elsewhere", state @ ("down" | "up")] => self.world.statuses_down = *state == "down",
             ["elsewhere", target, rest @ ..] => self.elsewhere(target, rest),
+            ["seen", state @ ("partly" | "whole")] => self.repository().is_partly_seen = *state == "partly",
             ["confirm", "commit", commit] => self.repository().removal_confirmed = Some((*commit).to_owned()),
             ["confirm", environment] => {
                 let repository = self.repository();
