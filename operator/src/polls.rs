@@ -17,7 +17,10 @@ use crate::{
 
 /// The commits of those branches that could be read.
 fn commits(heads: &Heads) -> Commits {
-    heads.iter().filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone()))).collect()
+    heads
+        .iter()
+        .filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone())))
+        .collect()
 }
 
 /// With a token as the password, every provider takes any name.

@@ -66,10 +66,8 @@ pub(super) fn repositories(
         let repository = Repository {
             staging_evidence,
             commits: Environment::ALL.into_iter().filter_map(commit).collect(),
-            is_partly_seen: !whole.contains(&source::RepositoryId {
-                namespace: id.namespace.clone(),
-                name: id.name.clone(),
-            }),
+            is_partly_seen: !whole
+                .contains(&source::RepositoryId { namespace: id.namespace.clone(), name: id.name.clone() }),
             removal_confirmed: object.spec.verbs.confirm_removal.clone(),
         };
         Some((id, repository))
