@@ -8,7 +8,8 @@ import subprocess
 import node
 
 HEADERS = {
-    "host": node.HOST,
+    # As wrk spells it: it would add its own otherwise, and two hosts are refused.
+    "Host": node.HOST,
     "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "accept": "text/html,application/xhtml+xml,*/*;q=0.8",
     "accept-encoding": "gzip, deflate, br",
