@@ -13,9 +13,13 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
+use sluice_chain::Runtime;
 use sluice_config::NodeReport;
 
-use crate::metrics::{Metrics, export};
+use crate::{
+    metrics::{Metrics, export},
+    traces::View,
+};
 
 const CONNECTIONS: usize = 64;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +30,7 @@ pub(crate) struct Views {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) report: watch::Receiver<NodeReport>,
+    pub(crate) runtime: Runtime,
 }
 
 /// Serves until the process ends, also while it drains: a draining pod stays ready.
@@ -74,7 +79,8 @@ fn answer(method: &Method, path: &str, views: &Views) -> Response<Full<Bytes>> {
         },
         "/counters" => json(&views.metrics.counters()),
         "/report" => json(&*views.report.borrow()),
-        _ => plain(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /counters, /report\n"),
+        "/traces" => json(&views.runtime.traces().into_iter().map(View::from).collect::<Vec<_>>()),
+        _ => plain(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /counters, /report, /traces\n"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use sluice_worker::compiler::CompileLimits;
 
 /// Command line of the dataplane.
 #[derive(Parser, Debug)]
@@ -18,6 +19,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Print the digest of a file: of the content of a revision (.json), else of its bytes.
     Digest { file: PathBuf },
+    /// Compile a component from standard input: what a node starts for itself, once a component.
+    #[command(hide = true)]
+    Compile {
+        #[arg(long)]
+        memory_bytes: u64,
+        #[arg(long)]
+        cpu_seconds: u64,
+    },
 }
 
 #[derive(ClapArgs, Debug, Clone)]
@@ -40,7 +49,7 @@ pub(crate) struct Args {
     /// Where clients come in, plain HTTP/1.1.
     #[arg(long, env = "SLUICE_LISTEN", default_value = "0.0.0.0:8080")]
     pub(crate) listen: SocketAddr,
-    /// Where /healthz, /readyz, /metrics and /counters are.
+    /// Where /healthz, /readyz, /metrics, /counters, /report and /traces are.
     #[arg(long, env = "SLUICE_ADMIN", default_value = "0.0.0.0:9090")]
     pub(crate) admin: SocketAddr,
     /// Disk cache: artifacts, revisions and the last assignment. An emptyDir is enough.
@@ -64,9 +73,32 @@ pub(crate) struct Args {
     /// Requests inside the chain at once; what is above gets 503.
     #[arg(long, env = "SLUICE_REQUESTS_MAX", default_value_t = 10_000)]
     pub(crate) requests_max: usize,
-    /// Worker instances at once, over all requests and all workers of their chains; what is above is shed.
+    /// Worker instances at once, over all requests and all workers of a contract; what is above is shed.
     #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1_000)]
     pub(crate) instances_max: u32,
+    /// Of so many requests, one is traced: /traces of the admin listener tells what each worker changed of the last 100, headers by
+    /// name alone. 0: none.
+    #[arg(long, env = "SLUICE_TRACE_EVERY", default_value_t = 0)]
+    pub(crate) trace_every: u64,
+    /// While the node is busy, the part of its threads' CPU time that one worker of several may always have, in percent (an equal
+    /// part where that is more); what is above, and not left by the others, is shed. 100: nothing is.
+    #[arg(long, env = "SLUICE_UNIT_CPU_PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) unit_cpu_percent: u64,
+    /// Memory that compiling one worker may take, in MiB; a worker that needs more is refused.
+    #[arg(long, env = "SLUICE_COMPILE_MEMORY_MIB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(16..=65_536))]
+    pub(crate) compile_memory_mib: u64,
+    /// CPU time that compiling one worker may take; a worker that needs more is refused.
+    #[arg(long, env = "SLUICE_COMPILE_CPU_SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(crate) compile_cpu_seconds: u64,
+    /// Seconds on the clock after which compiling a worker is given up, to be tried again.
+    #[arg(long, env = "SLUICE_COMPILE_SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..=36_000))]
+    pub(crate) compile_seconds: u64,
+    /// What compiles in place of this program: for tests.
+    #[arg(long, hide = true)]
+    pub(crate) compiler: Option<PathBuf>,
     /// Let upstreams and fetches be on this host: for trying things out and for tests.
     #[arg(long, env = "SLUICE_ALLOW_LOOPBACK")]
     pub(crate) allow_loopback: bool,
@@ -97,6 +129,14 @@ impl Args {
         Duration::from_secs(self.drain_seconds.clamp(1, 3600))
     }
 
+    pub(crate) fn compile_limits(&self) -> CompileLimits {
+        CompileLimits {
+            memory_bytes: self.compile_memory_mib << 20,
+            cpu_seconds: self.compile_cpu_seconds,
+            wall: Duration::from_secs(self.compile_seconds),
+        }
+    }
+
     pub(crate) fn artifacts_url(&self) -> String {
         let default = || format!("https://sluice-operator-artifacts.{}.svc:8443", self.namespace);
         self.artifacts_url.clone().unwrap_or_else(default)
@@ -111,6 +151,14 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_compiler_is_started_as_it_is_parsed() {
+        let limits = ["--memory-bytes=1048576", "--cpu-seconds=7"];
+        let cli = Cli::parse_from(["x", sluice_worker::compiler::COMMAND].into_iter().chain(limits));
+        let Some(Command::Compile { memory_bytes, cpu_seconds }) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((memory_bytes, cpu_seconds), (1 << 20, 7));
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Artifacts and revisions lie under their digests and are verified by digest at each read; the
 //! state file says what is assigned and what ran. Every file is written aside, synced and renamed:
 //! a crash leaves the old content or the new, and at worst a stray file that the next start removes.
+//!
+//! Compiled code lies beside, under its artifact's digest and under a seal that is not this module's to check. It only
+//! saves time: where the disk is full it gives way to the rest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -44,6 +48,7 @@ pub(crate) struct Cache {
 }
 
 const STATE: &str = "state.json";
+const SEAL_KEY: &str = "seal.key";
 const ASIDE: &str = ".aside-";
 
 impl Cache {
@@ -54,7 +59,7 @@ impl Cache {
     /// Makes the directories and removes what a crash left aside. A failure is no reason not to
     /// start: the node then has nothing on disk, says so with every unit, and tries again.
     pub(crate) fn prepare(&self) -> Result<(), CacheError> {
-        for dir in [self.root.clone(), self.artifacts(), self.revisions()] {
+        for dir in [self.root.clone(), self.artifacts(), self.revisions(), self.compiled_dir()] {
             fs::create_dir_all(&dir).map_err(at(&dir))?;
             for entry in fs::read_dir(&dir).map_err(at(&dir))?.flatten() {
                 if entry.file_name().to_string_lossy().starts_with(ASIDE) {
@@ -71,6 +76,10 @@ impl Cache {
 
     fn revisions(&self) -> PathBuf {
         self.root.join("revisions")
+    }
+
+    fn compiled_dir(&self) -> PathBuf {
+        self.root.join("compiled")
     }
 
     /// Whether the artifact seems to be there: its length is right. Whoever reads it verifies it.
@@ -109,6 +118,33 @@ impl Cache {
         self.write_json(&self.revisions().join(digest.as_str()), revision)
     }
 
+    /// What was kept of an artifact's compiled code, not to be believed as it is.
+    pub(crate) fn compiled(&self, artifact: &Digest) -> Option<Vec<u8>> {
+        fs::read(self.compiled_dir().join(artifact.as_str())).ok()
+    }
+
+    pub(crate) fn put_compiled(&self, artifact: &Digest, sealed: &[u8]) -> Result<(), CacheError> {
+        self.write_once(&self.compiled_dir().join(artifact.as_str()), sealed)
+    }
+
+    pub(crate) fn discard_compiled(&self, artifact: &Digest, why: &str) {
+        discard(&self.compiled_dir().join(artifact.as_str()), why);
+    }
+
+    /// The key of this disk's seal.
+    pub(crate) fn seal_key<const N: usize>(&self) -> Option<[u8; N]> {
+        let path = self.root.join(SEAL_KEY);
+        let key: Result<[u8; N], _> = fs::read(&path).ok()?.try_into();
+        if key.is_err() {
+            discard(&path, "this is no key");
+        }
+        key.ok()
+    }
+
+    pub(crate) fn put_seal_key(&self, key: &[u8]) -> Result<(), CacheError> {
+        self.write(&self.root.join(SEAL_KEY), key)
+    }
+
     pub(crate) fn state(&self) -> Option<SavedState> {
         read_json(&self.root.join(STATE))
     }
@@ -117,7 +153,7 @@ impl Cache {
         self.write_json(&self.root.join(STATE), state)
     }
 
-    /// Removes revisions and artifacts that nothing refers to. `artifacts` says which artifact a
+    /// Removes revisions, artifacts and compiled code that nothing refers to. `artifacts` says which artifact a
     /// kept revision has, so far as the caller knows it.
     pub(crate) fn keep_only(
         &self,
@@ -131,7 +167,8 @@ impl Cache {
             kept_artifacts.extend(known.unwrap_or_else(from_disk));
         }
         sweep(&self.revisions(), revisions)?;
-        sweep(&self.artifacts(), &kept_artifacts)
+        sweep(&self.artifacts(), &kept_artifacts)?;
+        sweep(&self.compiled_dir(), &kept_artifacts)
     }
 
     fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), CacheError> {
@@ -139,7 +176,26 @@ impl Cache {
         self.write(path, &json)
     }
 
+    /// Writes what a restart cannot do without.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        match self.write_once(path, bytes) {
+            Err(error) if is_full(&error.source) && self.drop_compiled() => self.write_once(path, bytes),
+            written => written,
+        }
+    }
+
+    /// Whether that makes room.
+    fn drop_compiled(&self) -> bool {
+        let files = fs::read_dir(self.compiled_dir()).into_iter().flatten().flatten();
+        let kept = files.filter(|entry| !entry.file_name().to_string_lossy().starts_with(ASIDE));
+        let dropped = kept.filter(|entry| fs::remove_file(entry.path()).is_ok()).count();
+        if dropped > 0 {
+            tracing::warn!(files = dropped, "the disk is full: compiled code is removed, a restart compiles it again");
+        }
+        dropped > 0
+    }
+
+    fn write_once(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
         let dir = path.parent().unwrap_or(&self.root);
         let serial = self.writes.fetch_add(1, Ordering::Relaxed);
         let aside = dir.join(format!("{ASIDE}{serial}"));
@@ -158,9 +214,14 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    let mut file = fs::File::create(path)?;
+    // The seal's key is among these files, and nobody else has any business with the others.
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -245,10 +306,37 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         cache.put_artifact(&a, b"a").unwrap();
         cache.put_artifact(&b, b"b").unwrap();
+        cache.put_compiled(&a, b"code of a").unwrap();
+        cache.put_compiled(&b, b"code of b").unwrap();
         let revision = Digest::of(b"revision of a");
         cache.keep_only(&[revision.clone()].into(), &[(revision, Some(a.clone()))].into()).unwrap();
-        assert!(cache.artifact(&a).is_some());
-        assert!(cache.artifact(&b).is_none());
+        assert!(cache.artifact(&a).is_some() && cache.compiled(&a).is_some());
+        assert!(cache.artifact(&b).is_none() && cache.compiled(&b).is_none());
+    }
+
+    #[test]
+    fn the_key_is_for_nobody_else_to_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (dir, cache) = cache();
+        assert_eq!(cache.seal_key::<32>(), None);
+        cache.put_seal_key(&[7; 32]).unwrap();
+        assert_eq!(cache.seal_key(), Some([7; 32]));
+        let path = dir.path().join(SEAL_KEY);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, [7_u8; 31]).unwrap();
+        assert_eq!(cache.seal_key::<32>(), None, "a key that is cut");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn compiled_code_makes_room_on_a_full_disk() {
+        let (_dir, cache) = cache();
+        let digest = Digest::of(b"a");
+        assert!(!cache.drop_compiled(), "there is none");
+        cache.put_compiled(&digest, b"code").unwrap();
+        assert!(cache.drop_compiled());
+        assert!(cache.compiled(&digest).is_none());
+        assert!(is_full(&io::Error::from_raw_os_error(28)), "ENOSPC");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::{
 };
 
 use sluice_config::{Artifact, Content, Digest, Environment, ExceptionKind, Limits, Revision, UnitRef};
-use sluice_worker::{CompileError, Compiled, Engine, Identity, Outcome};
+use sluice_worker::{CompileError, Compiled, Identity, Outcome};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
 
-use crate::{cache::Cache, decide::Key, source::Source};
+use crate::{cache::Cache, code::Codes, decide::Key, source::Source};
 
 /// Fetches at once.
 const FETCHES: usize = 8;
@@ -86,7 +86,7 @@ impl At {
 pub(crate) struct Loader {
     cache: Arc<Cache>,
     source: Source,
-    engine: Engine,
+    codes: Codes,
     /// A label of what workers log.
     group: String,
     fetches: Arc<Semaphore>,
@@ -96,14 +96,14 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(cache: Arc<Cache>, source: Source, engine: Engine, group: String, threads: usize) -> Self {
+    pub(crate) fn new(cache: Arc<Cache>, source: Source, codes: Codes, group: String, threads: usize) -> Self {
         Self {
             cache,
             source,
-            engine,
+            codes,
             group,
             fetches: Arc::new(Semaphore::new(FETCHES)),
-            // Compilation is parallel in itself; what serves keeps half of the CPUs.
+            // A compiler has one thread; what serves keeps half of the CPUs.
             compilations: Semaphore::new(threads.div_ceil(2)),
             compiled: Mutex::new(BTreeMap::new()),
         }
@@ -226,10 +226,11 @@ impl Loader {
                 bytes
             }
         };
-        let engine = self.engine.clone();
-        let code = compiling(move || engine.compile(&bytes)).await?.map_err(|error| match error {
+        let code = self.codes.make(&artifact.digest, bytes).await.map_err(|error| match error {
             CompileError::Local(_) => trouble(error),
-            CompileError::Refused(_) | CompileError::Compile(_) | CompileError::Link(_) => refused(error),
+            CompileError::Refused(_) | CompileError::Compile(_) | CompileError::Link(_) | CompileError::Ended(_) => {
+                refused(error)
+            }
         })?;
         self.compiled().insert(artifact.digest.clone(), code.clone());
         Ok(Some(code))
@@ -276,7 +277,12 @@ async fn warm(code: &Compiled, identity: Identity, limits: &Limits) -> Result<()
     let (code, limits) = (code.clone(), limits.clone());
     // What it does at its start takes a thread of its own; timers are the runtime's.
     let runtime = Handle::current();
-    let warmed = compiling(move || runtime.block_on(code.warm(&Arc::new(identity), &limits))).await?;
+    let warming = spawn_blocking(move || runtime.block_on(code.warm(&Arc::new(identity), &limits)));
+    let warmed = warming.await.map_err(|e| {
+        let message = format!("starting it panicked: {e}");
+        // That is what its own code drives: its end, not the node's.
+        if e.is_panic() { refused(message) } else { trouble(message) }
+    })?;
     warmed.map_err(|failure| match failure.outcome {
         // No room for one instance more: full of requests now, not for ever.
         Outcome::Shed => trouble(failure),
@@ -297,20 +303,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     spawn_blocking(work).await.map_err(|e| trouble(format!("loading it panicked: {e}")))
 }
 
-/// Runs what the revision's own bytes drive. A panic there (a compiler bug) is the revision's end, not
-/// the node's.
-async fn compiling<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    spawn_blocking(work).await.map_err(|e| {
-        let message = format!("loading it panicked: {e}");
-        if e.is_panic() { refused(message) } else { trouble(message) }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, time::Duration};
 
-    use sluice_worker::EngineConfig;
+    use sluice_worker::{
+        Engine, EngineConfig,
+        compiler::{CompileLimits, Compiler},
+    };
 
     use super::*;
     use crate::source::Directory;
@@ -337,7 +337,9 @@ mod tests {
         fs::write(&on_disk, b"no_component").unwrap();
         let source = Source { directory: Some(Directory::new(published)), api: None, operator: None };
         let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
-        let loader = Loader::new(cache, source, engine, "canary".into(), 1);
+        let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
+        let codes = Codes::new(engine, Compiler::new(limits, None), Arc::clone(&cache));
+        let loader = Loader::new(cache, source, codes, "canary".into(), 1);
 
         let other = loader.compilations.acquire().await.unwrap();
         let mut loading = Box::pin(loader.code(&artifact));

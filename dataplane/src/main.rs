@@ -5,17 +5,20 @@
 //! load on the one side nor work on the other delays what matters there: requests, and the way back.
 //!
 //! A panic in a request's task ends that connection, one while loading ends that load, one in the
-//! control loop ends the process: the container restarts and serves from disk.
+//! control loop ends the process: the container restarts and serves from disk. Components are compiled
+//! in processes of their own, this program's command `compile`.
 
 mod admin;
 mod args;
 mod backoff;
 mod cache;
+mod code;
 mod control;
 mod decide;
 mod desired;
 mod drain;
 mod framing;
+mod kept;
 mod listener;
 mod load;
 mod logging;
@@ -25,6 +28,7 @@ mod snapshot;
 mod source;
 mod static_files;
 mod status;
+mod traces;
 mod watch;
 
 use std::sync::Arc;
@@ -34,7 +38,10 @@ use clap::Parser as _;
 use sluice_chain::{Runtime, RuntimeConfig};
 use sluice_config::{Digest, NodeReport, Revision};
 use sluice_egress::{Egress, EgressConfig};
-use sluice_worker::{Engine, EngineConfig};
+use sluice_worker::{
+    Engine, EngineConfig,
+    compiler::{self, Bounds, Compiler},
+};
 use tokio::{
     net::{TcpListener, TcpSocket},
     runtime, sync,
@@ -57,8 +64,13 @@ const BACKLOG: u32 = 4096;
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Some(Command::Digest { file }) = cli.command {
-        return print_digest(&file);
+    match cli.command {
+        Some(Command::Digest { file }) => return print_digest(&file),
+        Some(Command::Compile { memory_bytes, cpu_seconds }) => {
+            let status = compiler::run_child(Bounds { memory_bytes, cpu_seconds });
+            std::process::exit(status.into());
+        }
+        None => {}
     }
     let log = logging::init(&cli.args.log)?;
     // One provider for the process: kube, reqwest and later the listeners find it here.
@@ -93,7 +105,13 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
     let (inputs, from_inputs) = sync::mpsc::channel(INPUTS);
     let in_force = snapshot::InForce::default();
 
-    let views = admin::Views { metrics: Arc::clone(&metrics), ready: is_ready, report: reported.clone() };
+    let runtime = chain_runtime(&args, &metrics);
+    let views = admin::Views {
+        metrics: Arc::clone(&metrics),
+        ready: is_ready,
+        report: reported.clone(),
+        runtime: runtime.clone(),
+    };
     let (seen, is_seen) = sync::watch::channel(status::Seen::default());
     let report_to = status::Follow {
         node: args.node.clone(),
@@ -108,13 +126,10 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
     if let Err(error) = cache.prepare() {
         tracing::warn!(%error, "without a disk cache a restart needs the API server and the operator");
     }
-    let loader = load::Loader::new(
-        Arc::clone(&cache),
-        source(&args, client),
-        engine(&args)?,
-        args.group.clone(),
-        args.threads(),
-    );
+    let compiler = Compiler::new(args.compile_limits(), args.compiler.clone());
+    let codes = code::Codes::new(engine(&args)?, compiler, Arc::clone(&cache));
+    let loader =
+        load::Loader::new(Arc::clone(&cache), source(&args, client), codes, args.group.clone(), args.threads());
     let parts = Parts {
         who: report::Identity {
             group: args.group.clone(),
@@ -124,7 +139,7 @@ async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {
         },
         cache,
         loader: Arc::new(loader),
-        runtime: chain_runtime(&args, &metrics),
+        runtime,
         in_force: Arc::clone(&in_force),
         metrics: Arc::clone(&metrics),
         ready,
@@ -191,6 +206,9 @@ fn chain_runtime(args: &Args, metrics: &Arc<Metrics>) -> Runtime {
     let config = RuntimeConfig {
         requests_max: args.requests_max,
         unit_calls_max: (args.instances_max / UNIT_SHARE).max(1) as usize,
+        threads: args.threads(),
+        unit_cpu_percent: args.unit_cpu_percent,
+        trace_every: args.trace_every,
         next_budget: NEXT_BUDGET,
         ..RuntimeConfig::new(args.group.clone())
     };

@@ -69,6 +69,9 @@ pub(crate) struct Retired(Vec<(Arc<Snapshot>, Instant)>);
 
 impl Retired {
     pub(crate) fn push(&mut self, snapshot: Arc<Snapshot>, is_revert: bool, now: Instant) {
+        let retiring = snapshot.clone();
+        // Nobody waits for it, as below.
+        drop(tokio::task::spawn_blocking(move || retiring.retire()));
         self.0.push((snapshot, now + if is_revert { REVERTED } else { SUPERSEDED }));
         if is_revert {
             // What came before is older still.

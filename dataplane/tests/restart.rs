@@ -142,7 +142,7 @@ async fn a_damaged_disk_is_repaired_not_served() {
     let mut node = scene.home.start();
     node.applied(1).await;
     node.kill();
-    for dir in ["artifacts", "revisions"] {
+    for dir in ["artifacts", "revisions", "compiled"] {
         for file in fs::read_dir(scene.home.state.join(dir)).unwrap() {
             let path = file.unwrap().path();
             let mut bytes = fs::read(&path).unwrap();
@@ -166,15 +166,16 @@ async fn the_disk_holds_no_more_than_what_is_needed() {
     scene.assign(2, &scene.v3);
     node.applied(2).await;
     let files = |dir: &str| fs::read_dir(scene.home.state.join(dir)).unwrap().count();
-    assert_eq!((files("artifacts"), files("revisions")), (2, 3));
+    assert_eq!((files("artifacts"), files("compiled"), files("revisions")), (2, 2, 3));
     scene.assign(3, &scene.v1);
     node.applied(3).await;
-    until("v3 is removed", async || (files("artifacts") == 1 && files("revisions") == 2).then_some(())).await;
+    let left = || (files("artifacts"), files("compiled"), files("revisions"));
+    until("v3 is removed", async || (left() == (1, 1, 2)).then_some(())).await;
 }
 
 fn copy_of(home: &Home) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut files = vec![];
-    for dir in ["", "artifacts", "revisions"] {
+    for dir in ["", "artifacts", "revisions", "compiled"] {
         for file in fs::read_dir(home.state.join(dir)).unwrap() {
             let path = file.unwrap().path();
             if path.is_file() {

@@ -234,3 +234,25 @@ async fn a_disk_without_space_is_local_trouble_until_there_is_space() {
     until("the exception ends", async || node.report().await.exceptions.is_empty().then_some(())).await;
     assert_eq!(mark(&node).await, "security-headers/v3");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiled_code_gives_way_to_what_a_restart_cannot_do_without() {
+    let scene = Scene::new().await;
+    let v1 = guest("security-headers-v1");
+    // Both of v1 fit, and a few small files, but no second artifact.
+    let kib = (v1.len() + sluice_worker::precompile(&v1).unwrap().size()) / 1024 + 48;
+    let Some(_tiny) = Tiny::mount(&scene.home.state, kib as u64) else {
+        eprintln!("not run: mounting a tmpfs needs root");
+        return;
+    };
+    let node = scene.start().await;
+    let compiled = || fs::read_dir(scene.home.state.join("compiled")).unwrap().count();
+    assert_eq!(compiled(), 1);
+    let v3 = worker(&scene.home.revisions(), "security-headers", &guest("security-headers-v3"), "closed");
+    scene.assign(2, &v3, vec![]);
+    node.applied(2).await;
+    assert_eq!(mark(&node).await, "security-headers/v3");
+    assert!(node.report().await.exceptions.is_empty());
+    assert_eq!(fs::read_dir(scene.home.state.join("artifacts")).unwrap().count(), 2, "the way back is on disk, too");
+    assert!(node.logged("compiled code is removed"));
+}

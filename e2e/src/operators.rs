@@ -52,6 +52,8 @@ pub struct Start<'a> {
     pub log: &'a str,
     /// Where it serves artifacts; any free port otherwise.
     pub artifacts_port: Option<u16>,
+    /// An authority that it believes beside the public ones.
+    pub git_ca: Option<&'a Path>,
 }
 
 /// A started operator.
@@ -70,6 +72,7 @@ impl Start<'_> {
     pub fn on(&self, cluster: &Cluster) -> Result<Operator> {
         let (metrics, artifacts) = (free_port()?, self.artifacts_port.map_or_else(free_port, Ok)?);
         let work_dir = cluster.folder()?.join(self.name);
+        let git_ca = self.git_ca.map(|path| format!("--git-ca={}", path.display()));
         let spawn = Spawn::new(self.name, tools::own_binary("sluice-operator")?)
             .arg(format!("--pod-name={}", self.name))
             .arg(format!("--namespace={SYSTEM}"))
@@ -78,6 +81,7 @@ impl Start<'_> {
             .arg(format!("--artifacts-addr=127.0.0.1:{artifacts}"))
             .arg(format!("--lease-name={}", self.lease))
             .arg("--lease-seconds=4")
+            .args(git_ca)
             .env("RUST_LOG", self.log)
             .env("KUBECONFIG", self.kubeconfig.to_string_lossy());
         cluster.start_process(&spawn)?;

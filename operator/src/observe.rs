@@ -3,7 +3,10 @@
 mod groups;
 mod units;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::ResourceExt;
 use sluice_crds as crd;
@@ -11,6 +14,8 @@ use sluice_rollout::{GateRef, RolloutId, Sample, Snapshot, Time, UnitId};
 
 use crate::{
     convert::{ids, rollout},
+    evidence::Known,
+    source::RepositoryId,
     stores::Stores,
 };
 
@@ -27,11 +32,13 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// All that is known now.
+    /// All that is known now. `whole` says, once the units are read, of which repositories they are all there.
     pub fn snapshot(
         &mut self,
         stores: &Stores,
         samples: BTreeMap<GateRef, Vec<Sample>>,
+        elsewhere: Known,
+        whole: impl FnOnce() -> BTreeSet<RepositoryId>,
         watching_since: Time,
     ) -> Arc<Snapshot> {
         // Its own, where whoever had the last one has let go of it.
@@ -41,8 +48,8 @@ impl Observer {
         self.rollouts.refresh(&mut snapshot.rollouts, stores.rollouts.state(), rollout_id, read_rollout);
         units::refresh_revisions(stores, snapshot);
         snapshot.groups = groups::groups(stores, std::mem::take(&mut snapshot.groups), &mut self.assignments);
-        snapshot.repositories = units::repositories(stores);
-        snapshot.samples = samples;
+        snapshot.repositories = units::repositories(stores, &whole());
+        (snapshot.samples, snapshot.elsewhere) = (samples, elsewhere);
         snapshot.watching_since = watching_since;
         Arc::clone(&self.snapshot)
     }

@@ -4,15 +4,27 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
-use sluice_crds::{Repository, RepositorySpec};
+use sluice_crds::{CommitStatus, Repository, RepositorySpec};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     execute::Hands,
     holdings::Holdings,
     publish::{self, Problems},
-    source::{Credentials, RepositoryId, Source},
+    published::{Commits, Published},
+    source::{Credentials, Heads, RepositoryId, Source},
 };
+
+/// The commits of those branches that could be read.
+fn commits(heads: &Heads) -> Commits {
+    heads
+        .iter()
+        .filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone())))
+        .collect()
+}
+
+/// With a token as the password, every provider takes any name.
+const TOKEN_USER: &str = "x-access-token";
 
 /// What is wrong with units' files, as of each repository's last poll by this process.
 pub type Reports = BTreeMap<RepositoryId, Problems>;
@@ -28,6 +40,8 @@ pub struct Poller {
     pub holdings: Arc<Holdings>,
     /// Where problems are told.
     pub reports: watch::Sender<Reports>,
+    /// Where it is told what is published whole.
+    pub published: Published,
 }
 
 struct Task(JoinHandle<()>);
@@ -85,7 +99,13 @@ impl Poller {
             Ok(heads) => {
                 self.hands.writer.metrics().polled(&id.namespace, &id.name, "ok");
                 let input = publish::Input { id, spec, credentials: credentials.as_ref(), heads: &heads };
+                let commits = commits(&heads);
+                self.published.begin(id, &commits);
                 let problems = publish::publish(&self.hands, &self.holdings, &input).await;
+                // What could not be stored is tried again at the next poll.
+                if problems.values().all(|(reason, _)| reason != publish::NOT_STORED) {
+                    self.published.end(id, &commits);
+                }
                 self.reports.send_if_modified(|all| {
                     let known = all.get(id) == Some(&problems);
                     if !known {
@@ -119,6 +139,24 @@ pub async fn credentials(
     let (name, hint) = (&reference.name, " (a token goes into password)");
     let [username, password] = keys(client, &id.namespace, name, ["username", "password"], hint).await?;
     Ok(Some(Credentials { username, password }))
+}
+
+/// What lets us in where a Repository has its provider's API, and into its git with the same rights.
+///
+/// # Errors
+/// There is no Secret, it cannot be read, or lacks a key.
+pub async fn provider_credentials(
+    client: &kube::Client,
+    id: &RepositoryId,
+    spec: &RepositorySpec,
+    api: &CommitStatus,
+) -> Result<Credentials, String> {
+    let Some(reference) = &api.secret_ref else {
+        let missing = "no token: name a Secret with the key token in spec.commitStatus.secretRef";
+        return credentials(client, id, spec).await?.ok_or_else(|| missing.to_owned());
+    };
+    let [token] = keys(client, &id.namespace, &reference.name, ["token"], "").await?;
+    Ok(Credentials { username: TOKEN_USER.to_owned(), password: token.trim().to_owned() })
 }
 
 /// What a Secret holds under these keys; `hint` is said where one is missing.

@@ -82,7 +82,7 @@ fn is_left(memory: &Memory, revision: Option<&Digest>, rollout: &str) -> bool {
 }
 
 /// A worker is a folder, and perhaps an artifact elsewhere; everything else is a file.
-fn files(kind: UnitKind, manifest: &str, artifact: Option<&str>) -> Vec<String> {
+pub(crate) fn files(kind: UnitKind, manifest: &str, artifact: Option<&str>) -> Vec<String> {
     let folder = match (kind, manifest.rsplit_once('/')) {
         (UnitKind::Worker, Some((folder, _))) => folder,
         (UnitKind::Worker | UnitKind::Routes | UnitKind::Config, _) => manifest,

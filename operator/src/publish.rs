@@ -23,6 +23,9 @@ pub use repository::trouble;
 /// What is wrong with units' files: a reason in one word, and a sentence with file and line.
 pub type Problems = BTreeMap<UnitRef, (String, String)>;
 
+/// The reason of what the API server did not take.
+pub const NOT_STORED: &str = "NotStored";
+
 /// What a poll saw, and of what.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {

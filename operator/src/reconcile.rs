@@ -10,13 +10,16 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
+    evidence::Evidence,
     execute::{self, Hands},
     gates::measure::Gates,
     groups::Groups,
     nodes,
     observe::Observer,
     polls::Reports,
-    prune, status,
+    prune,
+    published::Published,
+    status,
     writer::WriteError,
 };
 
@@ -48,8 +51,12 @@ pub struct Reconciler {
     pub hands: Hands,
     /// Measures.
     pub gates: Gates,
+    /// Asks what another cluster's staging said.
+    pub evidence: Evidence,
     /// What polls found wrong.
     pub reports: watch::Receiver<Reports>,
+    /// Which commits' heads are all written.
+    pub published: Published,
     observer: Observer,
     groups: Groups,
     group_label: String,
@@ -60,15 +67,23 @@ pub struct Reconciler {
 impl Reconciler {
     /// Of a replica that has just begun to lead.
     #[must_use]
-    pub fn new(hands: Hands, gates: Gates, reports: watch::Receiver<Reports>, config: &Config) -> Self {
+    pub fn new(
+        hands: Hands,
+        gates: Gates,
+        evidence: Evidence,
+        reports: watch::Receiver<Reports>,
+        published: Published,
+        config: &Config,
+    ) -> Self {
         let groups = Groups::new(config);
         let (observer, group_label) = (Observer::default(), config.group_label.clone());
-        Self { hands, gates, reports, observer, groups, group_label, busy_since: None }
+        Self { hands, gates, evidence, reports, published, observer, groups, group_label, busy_since: None }
     }
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         let mut changes = self.hands.stores.changes();
+        let mut published = self.published.follow();
         let mut conflict_pause = DEBOUNCE;
         loop {
             let started = Instant::now();
@@ -99,7 +114,9 @@ impl Reconciler {
             tokio::select! {
                 _ = changes.changed() => {}
                 () = self.gates.changed() => {}
+                () = self.evidence.changed() => {}
                 _ = self.reports.changed() => {}
+                _ = published.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             tokio::time::sleep(DEBOUNCE).await;
@@ -110,6 +127,8 @@ impl Reconciler {
     async fn reconcile(&mut self) -> Result<Next, WriteError> {
         let Hands { stores, writer, clock, .. } = self.hands.clone();
         clock.keep(writer.client()).await;
+        // What is whole before the watches have caught up, and still is afterwards, is seen whole.
+        let whole = self.published.whole();
         writer.caught_up(&stores, CATCH_UP).await;
         let unknown = stores.unknown_groups();
         if !unknown.is_empty() {
@@ -117,8 +136,12 @@ impl Reconciler {
             return Ok(Next::At(None));
         }
         let began = Instant::now();
-        let samples = self.gates.samples(&stores);
-        let snapshot = self.observer.snapshot(&stores, samples, clock.watching_since());
+        let (samples, elsewhere) = (self.gates.samples(&stores), self.evidence.known());
+        let still_whole = || {
+            let now = self.published.whole();
+            whole.into_iter().filter(|(id, commits)| now.get(id) == Some(commits)).map(|(id, _)| id).collect()
+        };
+        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, still_whole, clock.watching_since());
         let observed = began.elapsed();
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let planned = began.elapsed() - observed;
@@ -130,6 +153,7 @@ impl Reconciler {
         if done.as_ref().is_err_and(WriteError::is_unanswered) {
             return done.map(|()| Next::At(None));
         }
+        self.evidence.want(&plan.observe);
         let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
         let members = nodes::ensure(&self.hands, &self.group_label).await;
         let goes_on = done.is_ok() && !plan.effects.is_empty();

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     config::Config,
     events::Events,
+    evidence::Evidence,
     execute::Hands,
     gates::{counters, measure::Gates, prometheus, prometheus::Prometheus},
     health,
@@ -17,6 +18,7 @@ use crate::{
     lease::Elector,
     metrics::Metrics,
     polls::{Poller, Reports},
+    published::Published,
     reconcile::Reconciler,
     source::{self, Source, SourceError},
     stores::Stores,
@@ -204,8 +206,10 @@ impl Replica {
             &self.hands.clock,
         );
         let (hands, source, holdings) = (self.hands.clone(), self.source.clone(), self.holdings.clone());
-        let reconciler = Reconciler::new(hands.clone(), gates, reported, &self.config);
-        Ok((Poller { source, hands, holdings, reports }, reconciler))
+        let evidence = Evidence::new(hands.clone(), source.web().clone());
+        let published = Published::default();
+        let reconciler = Reconciler::new(hands.clone(), gates, evidence, reported, published.clone(), &self.config);
+        Ok((Poller { source, hands, holdings, reports, published }, reconciler))
     }
 }
 

@@ -3,7 +3,7 @@
 //! nobody is told twice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,23 +11,24 @@ use std::{
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
-use sluice_config::{UnitKind, UnitRef};
-use sluice_crds::{CommitStatus, GroupPhase, Phase, Repository, Rollout, RolloutStatus, RolloutUnit};
+use sluice_config::{Environment, UnitRef};
+use sluice_crds::{
+    GroupPhase, Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit, StagingEvidence,
+};
 use tokio::task::JoinSet;
 
 use crate::{
     conditions::{self, Truth},
+    evidence::{self, word},
     execute::Hands,
     polls, propose,
-    provider::{self, Project, State, Status},
+    provider::{self, Project, ProviderError, State, Status},
     source::{Credentials, RepositoryId, Source, Web},
     writer::WriteError,
 };
 
 /// What was told, in a rollout's status.
 const CONDITION: &str = "CommitStatus";
-/// With a token as the password, every provider takes any name.
-const TOKEN_USER: &str = "x-access-token";
 /// Changes come in bursts, and phases that last no longer are not worth a word.
 const SETTLE: Duration = Duration::from_millis(500);
 /// After a failure, then twice as long, up to the longest.
@@ -118,12 +119,17 @@ impl Teller {
             return Vec::new();
         }
         let now = Timestamp::now();
+        let environments: BTreeSet<Environment> =
+            stores.groups.state().iter().map(|group| group.spec.environment).collect();
         for rollout in stores.rollouts.state() {
             let (word, may_propose) = (owed(&rollout, now), is_to_propose(&rollout, now));
             if word.is_none() && !may_propose {
                 continue;
             }
             let Some(debt) = self.repository(&rollout).and_then(|id| debts.get_mut(&id)) else { continue };
+            if is_anothers(&rollout, &debt.repository, &environments) {
+                continue;
+            }
             let proposes = may_propose && propose::proposal(stores, &debt.repository, &rollout).is_some();
             if word.is_some() || proposes {
                 debt.rollouts.push(Owed { rollout, word, proposes });
@@ -159,7 +165,8 @@ async fn pay(hands: Hands, source: Source, debt: Debt) -> (RepositoryId, Option<
     let Debt { id, repository, rollouts } = debt;
     let generation = repository.metadata.generation;
     let Some(api) = &repository.spec.commit_status else { return (id, generation, true) };
-    let writer = writer(&hands, &id, &repository, api).await.map_err(|message| ("SecretMissing", message));
+    let writer = polls::provider_credentials(hands.writer.client(), &id, &repository.spec, api).await;
+    let writer = writer.map_err(|message| ("SecretMissing", message));
     for owed in rollouts {
         let rollout = Arc::clone(&owed.rollout);
         let told = match &writer {
@@ -202,7 +209,7 @@ async fn settle(
 ) -> Vec<(&'static str, Told)> {
     let mut told = Vec::new();
     if let Some(word) = word {
-        told.push((CONDITION, tell(source.web(), project, &rollout, word).await));
+        told.push((CONDITION, tell(hands, source.web(), repository, project, &rollout, word).await));
     }
     // Telling the others took its time: the branch may be mended by now, and what mends it is not to be taken back.
     let proposal = if proposes { propose::proposal(&hands.stores, repository, &rollout) } else { None };
@@ -227,40 +234,62 @@ async fn heed(hands: &Hands, id: &RepositoryId, rollout: &Rollout, condition: &s
     }
 }
 
-/// What lets us write to the provider and its git.
-async fn writer(
-    hands: &Hands,
-    id: &RepositoryId,
-    repository: &Repository,
-    api: &CommitStatus,
-) -> Result<Credentials, String> {
-    let client = hands.writer.client();
-    let Some(reference) = &api.secret_ref else {
-        let credentials = polls::credentials(client, id, &repository.spec).await?;
-        let missing = "no token: name a Secret with the key token in spec.commitStatus.secretRef";
-        return credentials.ok_or_else(|| missing.to_owned());
-    };
-    let [token] = polls::keys(client, &id.namespace, &reference.name, ["token"], "").await?;
-    Ok(Credentials { username: TOKEN_USER.to_owned(), password: token.trim().to_owned() })
-}
-
 /// Tells the phase.
-async fn tell(web: &Web, project: &Project<'_>, rollout: &Rollout, (phase, state, description): Word) -> Told {
+async fn tell(
+    hands: &Hands,
+    web: &Web,
+    repository: &Repository,
+    project: &Project<'_>,
+    rollout: &Rollout,
+    (phase, state, sentence): Word,
+) -> Told {
+    let failed = |error: ProviderError| (error.reason(), error.to_string());
+    let mut note = String::new();
     for unit in &rollout.spec.units {
-        let context = format!("sluice/{}/{}", rollout.spec.environment, shown(unit));
-        let status = Status { context, state, description: description.clone() };
-        let told = provider::tell(web, project, &rollout.spec.commit, &status).await;
-        told.map_err(|error| (error.reason(), error.to_string()))?;
+        let status = status(rollout, unit, state, &sentence);
+        provider::tell(web, project, &rollout.spec.commit, &status).await.map_err(failed)?;
+        if rollout.spec.environment != Environment::Staging {
+            continue;
+        }
+        match origin(hands, web, repository, project, rollout, unit).await {
+            Ok(Some(commit)) if commit != rollout.spec.commit => {
+                provider::tell(web, project, &commit, &status).await.map_err(failed)?;
+            }
+            Ok(_) => {}
+            Err(error @ ProviderError::Source(_)) => return Err(failed(error)),
+            // The token may lack this right. Mostly the first commit is enough.
+            Err(error) => note = format!("only at {}: {error}", rollout.spec.commit),
+        }
     }
-    Ok((phase, String::new()))
+    Ok((phase, note))
 }
 
-fn shown(unit: &RolloutUnit) -> String {
-    match unit.kind {
-        UnitKind::Worker => unit.name.clone(),
-        UnitKind::Routes => format!("routes/{}", unit.name),
-        UnitKind::Config => format!("config/{}", unit.name),
-    }
+/// What is told of one unit. Of staging, another cluster wants to know which revision it was.
+fn status(rollout: &Rollout, unit: &RolloutUnit, state: State, sentence: &str) -> Status {
+    let description = match rollout.spec.environment {
+        Environment::Staging => word::say(unit.revision.as_ref(), state, sentence),
+        Environment::Production => sentence.to_owned(),
+    };
+    Status { context: word::context(rollout.spec.environment, unit.kind, &unit.name), state, description }
+}
+
+/// The commit that changed a unit's files last. Another cluster looks there, whichever commit either saw first.
+async fn origin(
+    hands: &Hands,
+    web: &Web,
+    repository: &Repository,
+    project: &Project<'_>,
+    rollout: &Rollout,
+    unit: &RolloutUnit,
+) -> Result<Option<String>, ProviderError> {
+    let namespace = rollout.namespace().unwrap_or_default();
+    let (id, revision) = (UnitRef::new(unit.kind, namespace.clone(), unit.name.clone()), unit.revision.as_ref());
+    let artifact = revision.and_then(|digest| {
+        let key = ObjectRef::<Revision>::new(&RevisionSpec::object_name(&id, digest)).within(&namespace);
+        hands.stores.revisions.get(&key)?.spec.source.artifact_path.clone()
+    });
+    let paths = evidence::paths(&repository.spec.path, &id, artifact.as_deref());
+    evidence::origin(web, project, &rollout.spec.commit, &paths).await
 }
 
 /// Keeps in the rollout what git was told of it.
@@ -303,6 +332,14 @@ fn owed(rollout: &Rollout, now: Timestamp) -> Option<Word> {
         return None;
     }
     (told.is_some() || is_news(status, now)).then(|| (phase, state, sentence(status)))
+}
+
+/// Whether another cluster has the word about it: what never started here says nothing where its environment is elsewhere.
+fn is_anothers(rollout: &Rollout, repository: &Repository, environments: &BTreeSet<Environment>) -> bool {
+    let environment = rollout.spec.environment;
+    let is_read_only = repository.spec.staging_evidence == StagingEvidence::CommitStatus;
+    let never_started = rollout.status.as_ref().is_none_or(|status| status.started_at.is_none());
+    (environment == Environment::Staging && is_read_only) || (never_started && !environments.contains(&environment))
 }
 
 /// Whether nobody has proposed yet to take out of the branch what was rejected in this rollout.
@@ -374,6 +411,38 @@ mod tests {
         remembered(&mut reverted, false, "Refused");
         assert!(owed(&reverted, now).is_some());
         assert_eq!(owed(&rollout(Phase::Pending), now), None);
+    }
+
+    #[test]
+    fn a_status_of_staging_names_the_revision_and_the_whole_of_it_where_that_passed() {
+        let digest = "4fab17b7".repeat(8);
+        let mut rollout = rollout(Phase::Succeeded);
+        let told = |rollout: &Rollout, state| status(rollout, &rollout.spec.units[0], state, "a sentence");
+        assert_eq!(told(&rollout, State::Success).description, "a sentence");
+        rollout.spec.environment = Environment::Staging;
+        rollout.spec.units[0].revision = Some(digest.parse().unwrap());
+        let passed = told(&rollout, State::Success);
+        assert_eq!(passed.context, "sluice/staging/auth");
+        assert_eq!(passed.description, format!("4fab17b7: a sentence (sha256:{digest})"));
+        assert_eq!(told(&rollout, State::Failure).description, "4fab17b7: a sentence");
+    }
+
+    #[test]
+    fn what_is_tried_in_another_cluster_is_told_by_that() {
+        let repository = |evidence: &str| -> Repository {
+            let spec = json!({"url": "https://git.example/team/edge", "stagingEvidence": evidence});
+            Repository::new("edge", serde_json::from_value(spec).unwrap())
+        };
+        let (here, elsewhere) = (repository("InCluster"), repository("CommitStatus"));
+        let (none, both) = (BTreeSet::new(), BTreeSet::from([Environment::Staging, Environment::Production]));
+        let mut rollout = rollout(Phase::Superseded);
+        assert!(is_anothers(&rollout, &here, &none), "it never started, and there are no groups");
+        assert!(!is_anothers(&rollout, &here, &both));
+        rollout.status.as_mut().unwrap().started_at = Some(MicroTime(Timestamp::now()));
+        assert!(!is_anothers(&rollout, &here, &none), "its groups are gone since");
+        rollout.spec.environment = Environment::Staging;
+        assert!(is_anothers(&rollout, &elsewhere, &both));
+        assert!(!is_anothers(&rollout, &here, &both));
     }
 
     #[test]

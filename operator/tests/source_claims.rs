@@ -17,7 +17,12 @@ fn routes(staging: (&str, &str), production: (&str, &str)) -> Revision {
         let upstream = Upstream { url, connect_timeout_ms: 1, response_timeout_ms: 1 };
         Content::Routes(Routes {
             hosts: vec![host.into()],
-            rules: vec![RouteRule { paths: vec![path.into()], upstream, fallback: None }],
+            rules: vec![RouteRule {
+                paths: vec![path.into()],
+                upstream,
+                fallback: None,
+                alternatives: Default::default(),
+            }],
         })
     };
     Revision {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use sluice_config::{BindingKind, Content, Environment, UnitKind, limits};
+use sluice_config::{BindingKind, Content, Environment, HeaderMatch, PercentBy, PercentMatch, UnitKind, limits};
 use sluice_operator::source::{FileError, Files, Known, ListedFile, TreeOf, parse_tree};
 
 mod source_support;
@@ -41,8 +41,13 @@ fn a_worker_becomes_a_revision_with_each_environment_merged() {
     assert_eq!(staging.match_rules[0].paths, Vec::<String>::new(), "lists are replaced");
     assert_eq!((staging.limits.cpu_ms, staging.limits.memory_bytes), (10, 64 << 20), "maps are merged");
     assert_eq!((production.limits.cpu_ms, production.limits.wall_ms), (5, 1000));
-    assert_eq!(production.match_rules[0].paths, ["/checkout/*"]);
-    let BindingKind::Fetch { origins } = &production.bindings[0].kind;
+    let rule = &production.match_rules[0];
+    assert_eq!((rule.paths[0].as_str(), rule.methods.join(",").as_str()), ("/checkout/*", "GET,POST"));
+    assert_eq!(rule.headers, [HeaderMatch { name: "X-Beta".into(), value: "1".into() }]);
+    let tenth = PercentMatch { ppm: 100_000, by: PercentBy::Cookie, name: Some("session".into()) };
+    assert_eq!(rule.percent, Some(tenth));
+    assert_eq!(staging.match_rules[0].percent, None, "with all that they say");
+    let BindingKind::Fetch { origins } = &production.bindings[0].kind else { panic!("it is a fetch") };
     assert_eq!(origins, &["http://owners.default.svc:8080"]);
 }
 
@@ -55,6 +60,17 @@ fn the_digest_is_of_the_content_not_of_its_form() {
     assert_eq!(digest(&plain), digest(&spaced));
     let other = worker(WASM).with("workers/hello/hello.wasm", component("other"));
     assert_ne!(digest(&plain), digest(&other));
+}
+
+#[test]
+fn a_header_may_say_the_only_way_in_which_it_is_compared() {
+    let digest = |header: &str| {
+        let files = worker(&format!("{WASM}  match: [{{headers: [{header}]}}]\n"));
+        parse(&files).0[0].result.as_ref().unwrap().digest.clone()
+    };
+    let gold = digest("{name: x-tier, value: gold}");
+    assert_eq!(digest("{type: Exact, name: x-tier, value: gold}"), gold);
+    assert_ne!(digest("{name: x-tier, value: silver}"), gold);
 }
 
 #[test]

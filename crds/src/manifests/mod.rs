@@ -3,12 +3,14 @@
 //! Each turns into the wire type that nodes read with `From`.
 
 mod bundle;
+mod matching;
 mod routes;
 mod worker;
 
 pub use bundle::{BundleManifest, BundleSpec};
+pub use matching::{HeaderMatch, HeaderMatchType, MatchRule, PercentMatch};
 pub use routes::{RouteRule, RoutesManifest, RoutesSpec, Upstream};
-pub use worker::{Binding, Chain, FetchBinding, Limits, MatchRule, WorkerManifest, WorkerSpec};
+pub use worker::{Binding, Chain, FetchBinding, Instances, Limits, RateBinding, WorkerManifest, WorkerSpec};
 
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};

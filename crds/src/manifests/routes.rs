@@ -1,5 +1,7 @@
 //! `routes/<name>.yaml`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,9 @@ pub struct RouteRule {
     /// Where they go when the upstream cannot be reached or a worker says `fallback`.
     #[serde(default)]
     pub fallback: Option<Upstream>,
+    /// Where they go when a worker says so, by name: `{blue: {url: "http://blue.default.svc:8080"}}`.
+    #[serde(default)]
+    pub alternatives: BTreeMap<String, Upstream>,
 }
 
 /// An upstream application.
@@ -77,10 +82,11 @@ impl From<RoutesSpec> for sluice_config::Routes {
         let RoutesSpec { hosts, rules, gates: _, together: _ } = spec;
         let rules = rules
             .into_iter()
-            .map(|RouteRule { paths, upstream, fallback }| sluice_config::RouteRule {
+            .map(|RouteRule { paths, upstream, fallback, alternatives }| sluice_config::RouteRule {
                 paths,
                 upstream: upstream.into(),
                 fallback: fallback.map(Into::into),
+                alternatives: alternatives.into_iter().map(|(name, upstream)| (name, upstream.into())).collect(),
             })
             .collect();
         Self { hosts, rules }

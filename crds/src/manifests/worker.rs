@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_config::{BindingKind, ChainPosition, OnFailure};
 
-use super::Metadata;
+use super::{MatchRule, Metadata};
 use crate::{
     Gate,
     quantities::{Bytes, Span},
@@ -42,6 +42,10 @@ pub struct WorkerSpec {
     /// What a call may cost.
     #[serde(default)]
     pub limits: Limits,
+    /// Lets an instance serve more than one call: faster, but what a call leaves in memory, the next one finds. Without it,
+    /// each call gets a fresh instance.
+    #[serde(default)]
+    pub instances: Option<Instances>,
     /// What happens to a request when the worker fails.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -51,18 +55,6 @@ pub struct WorkerSpec {
     /// Units of this repository with the same name here are one rollout. At most 64.
     #[serde(default)]
     pub together: Option<String>,
-}
-
-/// Hosts and paths, both as in the Gateway API; an empty list matches all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MatchRule {
-    /// `shop.example` or `*.shop.example`.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// `/checkout` exactly, or `/checkout/*` for that path and all below.
-    #[serde(default)]
-    pub paths: Vec<String>,
 }
 
 /// Place in the chain.
@@ -76,14 +68,18 @@ pub struct Chain {
     pub order: i32,
 }
 
-/// A named capability.
+/// A named capability: one of `fetch` and `rate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Binding {
     /// Name of the binding.
     pub name: String,
     /// Outgoing HTTP.
-    pub fetch: FetchBinding,
+    #[serde(default)]
+    pub fetch: Option<FetchBinding>,
+    /// A rate that each key may not exceed. Filters only.
+    #[serde(default)]
+    pub rate: Option<RateBinding>,
 }
 
 /// Outgoing HTTP to named origins.
@@ -92,6 +88,30 @@ pub struct Binding {
 pub struct FetchBinding {
     /// `http://host:port` each.
     pub origins: Vec<String>,
+}
+
+/// So many requests in so long, for each key of the worker's choosing. Each node counts for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateBinding {
+    /// 1 to 1000000; so many may come at once, too.
+    pub requests: u32,
+    /// 1s to 24h.
+    pub per: Span,
+}
+
+impl Binding {
+    /// What it gives; where that is nothing or two things, what checks refuse.
+    fn given(self) -> Vec<sluice_config::Binding> {
+        let Self { name, fetch, rate } = self;
+        let rate = rate.map(|RateBinding { requests, per }| BindingKind::Rate { requests, per_ms: per.millis() });
+        let fetch = match fetch {
+            Some(FetchBinding { origins }) => Some(BindingKind::Fetch { origins }),
+            None if rate.is_none() => Some(BindingKind::Fetch { origins: Vec::new() }),
+            None => None,
+        };
+        fetch.into_iter().chain(rate).map(|kind| sluice_config::Binding { name: name.clone(), kind }).collect()
+    }
 }
 
 /// What a call may cost.
@@ -129,27 +149,38 @@ impl Default for Limits {
     }
 }
 
+/// For how long an instance serves. One that failed, or that holds more than half of its memory limit, serves no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Instances {
+    /// Calls that one instance serves, one after the other, 2 to 1000000.
+    pub reuse: u32,
+    /// From its start, 1s to 24h.
+    #[serde(default = "Instances::default_max_age")]
+    pub max_age: Span,
+}
+
+impl Instances {
+    fn default_max_age() -> Span {
+        Span::from_secs(300)
+    }
+}
+
 impl From<WorkerSpec> for sluice_config::Worker {
     fn from(spec: WorkerSpec) -> Self {
-        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, on_failure, gates: _, together: _ } = spec;
+        let WorkerSpec { wasm: _, chain, match_rules, bindings, limits, instances, on_failure, gates: _, together: _ } =
+            spec;
         Self {
             chain: ChainPosition { stage: chain.stage, order: chain.order },
-            match_rules: match_rules
-                .into_iter()
-                .map(|MatchRule { hosts, paths }| sluice_config::MatchRule { hosts, paths })
-                .collect(),
-            bindings: bindings
-                .into_iter()
-                .map(|Binding { name, fetch: FetchBinding { origins } }| sluice_config::Binding {
-                    name,
-                    kind: BindingKind::Fetch { origins },
-                })
-                .collect(),
+            match_rules: match_rules.into_iter().map(Into::into).collect(),
+            bindings: bindings.into_iter().flat_map(Binding::given).collect(),
             limits: sluice_config::Limits {
                 cpu_ms: limits.cpu.millis(),
                 wall_ms: limits.wall.millis(),
                 memory_bytes: limits.memory.0,
             },
+            instances: instances
+                .map(|Instances { reuse, max_age }| sluice_config::Instances { reuse, max_age_ms: max_age.millis() }),
             on_failure,
         }
     }

@@ -29,6 +29,8 @@ use crate::quantities::Span;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.stagingEvidence != 'CommitStatus' || has(self.commitStatus)").message("stagingEvidence: CommitStatus reads what another cluster's staging wrote to commits: say where with commitStatus.provider, or write InCluster where staging is in this cluster"))]
+#[x_kube(validation = Rule::new("self.stagingEvidence != 'CommitStatus' || !has(self.commitStatus) || (has(self.commitStatus.api) ? self.commitStatus.api : self.url).startsWith('https://')").message("stagingEvidence: CommitStatus reads over TLS alone: write https://… into commitStatus.api, or into url where there is no api"))]
 pub struct RepositorySpec {
     /// `https://…` or `http://…`, without credentials: those stand in the Secret that `secretRef` names.
     #[schemars(length(max = 2048))]
@@ -125,6 +127,11 @@ pub struct CommitStatus {
     /// of the stable revision. The token must be allowed to push branches (`sluice/revert-…`) and to open pull requests.
     #[serde(default)]
     pub revert_pull_request: bool,
+    /// With `stagingEvidence: CommitStatus`: the account whose statuses count, as the provider names it; the one whose
+    /// token staging's cluster has. Absent: anybody's who may write commit statuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub evidence_from: Option<String>,
 }
 
 /// Whose API it is.
@@ -144,6 +151,10 @@ pub enum StagingEvidence {
     /// It passed staging in this cluster.
     #[default]
     InCluster,
+    /// It passed staging in another cluster, whose Sluice wrote that to the commits' statuses: they are read as
+    /// `commitStatus` says, whose token must be allowed to read commits and their statuses. Staging's branch is only
+    /// read here. Whoever may write commit statuses can say so, too: see `commitStatus.evidenceFrom`.
+    CommitStatus,
     /// Nothing: merging to production is enough.
     None,
 }

@@ -1,5 +1,5 @@
-//! What a step of the chain costs: filters and workers of `wasi:http`, a fresh instance a call, limits and counting on, no
-//! sockets. The last worker answers; the rows of no steps say what all but the steps cost.
+//! What a step of the chain costs: filters and workers of `wasi:http`, with a fresh instance a call or with one that has served
+//! before, limits and counting on, no sockets. The last worker answers; the rows of no steps say what all but the steps cost.
 //!
 //!     make guests && cargo bench -p sluice-chain
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic; criterion makes what is undocumented")]
@@ -10,7 +10,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,11 +23,15 @@ use sluice_chain::{
     Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
+    ChainPosition, Digest, HeaderMatch, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef,
+    Upstream, Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Phase};
 use tokio::runtime::{self, Runtime as Tokio};
+
+/// As good as for ever.
+const REUSED: Option<Instances> = Some(Instances { reuse: u32::MAX, max_age_ms: u64::MAX });
 
 const LIMITS: Limits = Limits { cpu_ms: 10, wall_ms: 100, memory_bytes: 16 << 20 };
 
@@ -68,16 +73,21 @@ impl Guests {
     }
 }
 
-fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str) -> Loaded {
+fn paths(paths: &[&str]) -> MatchRule {
+    MatchRule { paths: paths.iter().map(ToString::to_string).collect(), ..MatchRule::default() }
+}
+
+fn worker(number: usize, code: Compiled, rule: MatchRule, stage: &str, instances: Option<Instances>) -> Loaded {
     let name = format!("worker-{number:04}");
     Loaded {
         unit: UnitRef::new(UnitKind::Worker, "team", &name),
         revision: Digest::of(name.as_bytes()),
         worker: Worker {
             chain: ChainPosition { stage: stage.into(), order: 0 },
-            match_rules: vec![MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() }],
+            match_rules: vec![rule],
             bindings: vec![],
             limits: LIMITS,
+            instances,
             on_failure: OnFailure::Closed,
         },
         code: Code::Ready(code),
@@ -86,11 +96,11 @@ fn worker(number: usize, code: Compiled, paths: &[&str], stage: &str) -> Loaded 
 
 /// Workers, then the one that answers.
 fn snapshot(mut workers: Vec<Loaded>, answers: Compiled) -> Arc<Snapshot> {
-    workers.push(worker(9_999, answers, &["/*"], "route"));
+    workers.push(worker(9_999, answers, paths(&["/*"]), "route", None));
     let egress = Egress::new(EgressConfig::default());
     let runtime = Runtime::new(RuntimeConfig::new("bench"), egress, Arc::new(Counting));
     let upstream = Upstream { url: "http://shop".into(), connect_timeout_ms: 1_000, response_timeout_ms: 1_000 };
-    let rule = RouteRule { paths: vec!["/*".into()], upstream, fallback: None };
+    let rule = RouteRule { paths: vec!["/*".into()], upstream, fallback: None, alternatives: Default::default() };
     let routes = LoadedRoutes {
         unit: UnitRef::new(UnitKind::Routes, "team", "route"),
         revision: Digest::of(b"route"),
@@ -138,22 +148,60 @@ fn measure(bencher: &mut criterion::Bencher<'_>, tokio: &Tokio, snapshot: &Arc<S
     });
 }
 
+/// Distinct components, as distinct workers would be.
+fn chain(guests: &Guests, guest: &str, steps: usize, instances: Option<Instances>) -> Vec<Loaded> {
+    (0..steps).map(|n| worker(n, guests.get(guest), paths(&["/*"]), "transform", instances)).collect()
+}
+
 fn steps(criterion: &mut Criterion) {
     let guests = Guests(Engine::new(&EngineConfig::default()).unwrap());
     let (tokio, answers) = (tokio(), guests.get("filter-redirects"));
-    for kind in ["step-filter", "step-proxy"] {
-        let mut group = criterion.benchmark_group(kind);
-        for steps in [0, 1, 5, 10] {
-            // Distinct components, as distinct workers would be.
-            let workers = (0..steps).map(|n| worker(n, guests.get(kind), &["/*"], "transform")).collect();
-            let snapshot = snapshot(workers, answers.clone());
-            for headers in [8, 20, 50] {
-                let id = BenchmarkId::new(format!("{steps} steps"), format!("{headers} headers"));
-                group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, headers));
+    for (kind, guest) in [("filter", "step-filter"), ("wasi-http", "step-proxy")] {
+        for (life, instances) in [("fresh", None), ("reused", REUSED)] {
+            let mut group = criterion.benchmark_group(format!("{kind} {life}"));
+            for steps in [0, 1, 5, 10] {
+                let snapshot = snapshot(chain(&guests, guest, steps, instances), answers.clone());
+                for headers in [8, 20, 50] {
+                    let id = BenchmarkId::new(format!("{steps} steps"), format!("{headers} headers"));
+                    group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, headers));
+                }
             }
+            group.finish();
+        }
+    }
+}
+
+/// The same by one thread and by two at once, each with its own requests: the time until all of them are done.
+fn threads(criterion: &mut Criterion) {
+    let guests = Guests(Engine::new(&EngineConfig::default()).unwrap());
+    for (life, instances) in [("fresh", None), ("reused", REUSED)] {
+        let snapshot = snapshot(chain(&guests, "step-filter", 5, instances), guests.get("filter-redirects"));
+        let mut group = criterion.benchmark_group(format!("threads {life}"));
+        for threads in [1, 2] {
+            group.bench_function(BenchmarkId::from_parameter(threads), |bencher| {
+                bencher.iter_custom(|rounds| at_once(threads, rounds, &snapshot));
+            });
         }
         group.finish();
     }
+}
+
+fn at_once(threads: usize, rounds: u64, snapshot: &Arc<Snapshot>) -> Duration {
+    let client = ClientInfo { address: "192.0.2.1:4711".parse().unwrap(), tls: false };
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                tokio().block_on(async {
+                    for _ in 0..rounds {
+                        let response = snapshot.clone().handle(request(8), client).await;
+                        assert_eq!(response.status(), 308);
+                    }
+                });
+            });
+        }
+    });
+    start.elapsed()
 }
 
 fn not_matching(criterion: &mut Criterion) {
@@ -161,14 +209,29 @@ fn not_matching(criterion: &mut Criterion) {
     let (tokio, answers, code) = (tokio(), guests.get("filter-redirects"), guests.get("step-filter"));
     let mut group = criterion.benchmark_group("not matching");
     for workers in [0, 10, 100, 1_000] {
-        let paths = |n: usize| format!("/other-{n}/*");
-        let elsewhere = (0..workers).map(|n| worker(n, code.clone(), &[&paths(n)], "transform")).collect();
-        let snapshot = snapshot(elsewhere, answers.clone());
-        let id = BenchmarkId::new(format!("{workers} workers"), "8 headers");
-        group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        let elsewhere = |n: usize| paths(&[&format!("/other-{n}/*")]);
+        let of_a_header = |n: usize| {
+            let header = HeaderMatch { name: format!("x-other-{n}"), value: "1".into() };
+            MatchRule { headers: vec![header], ..paths(&["/*"]) }
+        };
+        let rules: [(&str, &dyn Fn(usize) -> MatchRule); 2] =
+            [("workers", &elsewhere), ("workers of a header", &of_a_header)];
+        for (name, rule) in rules {
+            let others = (0..workers).map(|n| worker(n, code.clone(), rule(n), "transform", None)).collect();
+            let snapshot = snapshot(others, answers.clone());
+            let id = BenchmarkId::new(format!("{workers} {name}"), "8 headers");
+            group.bench_function(id, |bencher| measure(bencher, &tokio, &snapshot, 8));
+        }
     }
     group.finish();
 }
 
-criterion_group!(benches, steps, not_matching);
+fn short() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30)
+}
+
+criterion_group!(name = benches; config = short(); targets = steps, threads, not_matching);
 criterion_main!(benches);

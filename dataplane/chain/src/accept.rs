@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery},
 };
@@ -32,18 +32,24 @@ impl Refusal {
     }
 
     pub(crate) fn response(self) -> Response<Body> {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            return no_room(&self.why);
+        }
         let mut response = plain(self.status, &self.why);
         if self.status == StatusCode::BAD_REQUEST {
             // Where framing may be in doubt, nothing more is read from the connection.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            let second = HeaderValue::from_static("1");
-            response.headers_mut().insert(RETRY_AFTER, second);
-        }
         response
     }
+}
+
+/// What is shed may come again in a second.
+pub(crate) fn no_room(why: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// A response that the proxy makes.
@@ -125,8 +131,12 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
     }
 }
 
-/// Workers and upstreams see the client only through these.
+/// By this header a worker of `wasi:http` names another upstream of the route.
+pub(crate) const UPSTREAM: HeaderName = HeaderName::from_static("sluice-upstream");
+
+/// Workers and upstreams see the client only through these; what is said within the chain is not for it to say.
 fn forwarded(headers: &mut HeaderMap, client: ClientInfo) {
+    headers.remove(UPSTREAM);
     let address = client.address.ip().to_canonical().to_string();
     if let Ok(address) = HeaderValue::from_str(&address) {
         headers.append("x-forwarded-for", address);

@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use sluice_config::{BindingKind, Digest, Limits, OnFailure, Routes, UnitRef, Upstream, Worker};
-use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, Policy, Target};
-use sluice_worker::{Compiled, Identity, LogBudget, Phase};
+use sluice_config::{BindingKind, Digest, FALLBACK, Limits, OnFailure, RouteRule, Routes, UnitRef, Upstream, Worker};
+use sluice_egress::{Egress, IDLE_TIMEOUT, Origin, OriginError, Policy, Target};
+use sluice_worker::{Chosen, Compiled, Identity, LogBudget, Phase};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Recorder, UnitRecorder,
     matching::{RouteRouter, WorkerRouter},
+    rate::Rate,
+    share::{NodeCpu, Share},
+    trace::{Trace, Traces},
 };
 
 /// Settings of the node that every snapshot shares.
@@ -27,6 +30,13 @@ pub struct RuntimeConfig {
     /// Calls of one unit at once, over all its revisions; what is above is shed. Less than the engine has
     /// room for: a unit that waits for a slow upstream leaves the others theirs.
     pub unit_calls_max: usize,
+    /// Of so many requests, one is traced; 0: none.
+    pub trace_every: u64,
+    /// Threads that serve.
+    pub threads: usize,
+    /// Of what these can do, how much one unit of several may always have while the node is busy, in percent (an equal part
+    /// where that is more); what is above, and not left by the others, is shed. 100: nothing is.
+    pub unit_cpu_percent: u64,
     /// `next` calls a request may make, over all workers, beyond one for each worker of the chain.
     pub next_budget: u32,
     /// How long a client may send nothing in the middle of a request's body, and the chain nothing in that of a response.
@@ -40,6 +50,9 @@ impl RuntimeConfig {
             group: group.into(),
             requests_max: 10_000,
             unit_calls_max: 500,
+            trace_every: 0,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            unit_cpu_percent: 25,
             next_budget: 64,
             body_idle: IDLE_TIMEOUT,
         }
@@ -52,30 +65,27 @@ pub struct Runtime {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A unit's calls at once, and what it may log; gone with the last snapshot and the last call that has it.
-type Share = (Weak<Semaphore>, Weak<LogBudget>);
-
 pub(crate) struct Shared {
     pub(crate) config: RuntimeConfig,
     pub(crate) egress: Egress,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) admission: Arc<Semaphore>,
-    /// What a unit may have, over all its revisions. Snapshots come and go; calls under way still count.
-    shares: Mutex<BTreeMap<UnitRef, Share>>,
+    pub(crate) cpu: NodeCpu,
+    pub(crate) traces: Traces,
+    /// What a unit may have, over all its revisions; gone with the last snapshot that has it.
+    shares: Mutex<BTreeMap<UnitRef, Weak<Share>>>,
     /// For what is logged of upstreams.
     pub(crate) log: LogBudget,
 }
 
 impl Shared {
-    /// A unit's calls at once, and what it may log.
-    fn share(&self, unit: &UnitRef) -> (Arc<Semaphore>, Arc<LogBudget>) {
+    fn share(&self, unit: &UnitRef) -> Arc<Share> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.retain(|_, (calls, log)| calls.strong_count() + log.strong_count() > 0);
-        let (calls, log) = shares.get(unit).map_or((None, None), |(calls, log)| (calls.upgrade(), log.upgrade()));
-        let fresh = || Arc::new(Semaphore::new(self.config.unit_calls_max.min(Semaphore::MAX_PERMITS)));
-        let (calls, log) = (calls.unwrap_or_else(fresh), log.unwrap_or_default());
-        shares.insert(unit.clone(), (Arc::downgrade(&calls), Arc::downgrade(&log)));
-        (calls, log)
+        shares.retain(|_, share| share.strong_count() > 0);
+        let known = shares.get(unit).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| Arc::new(Share::new(self.config.unit_calls_max)));
+        shares.insert(unit.clone(), Arc::downgrade(&share));
+        share
     }
 }
 
@@ -146,6 +156,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Lets go of the instances that wait for another call: for a snapshot that no request will begin on any more.
+    pub fn retire(&self) {
+        for station in &self.stations {
+            if let Code::Ready(compiled) = &station.code {
+                compiled.retire();
+            }
+        }
+    }
+
     /// Breaks off the responses whose workers still run on this snapshot: for one that is long superseded.
     pub fn end_streams(&self) {
         self.over.send_replace(true);
@@ -170,8 +189,10 @@ pub(crate) struct Station {
     pub(crate) limits: Limits,
     pub(crate) on_failure: OnFailure,
     pub(crate) code: Code,
-    /// Its unit's calls at once.
-    pub(crate) share: Arc<Semaphore>,
+    /// What its unit may have.
+    pub(crate) share: Arc<Share>,
+    /// Its `rate` bindings, by name.
+    pub(crate) rates: BTreeMap<String, Arc<Rate>>,
     /// The origins of its `fetch` bindings.
     pub(crate) policy: Policy,
     pub(crate) counts: Arc<dyn UnitRecorder>,
@@ -180,8 +201,23 @@ pub(crate) struct Station {
 /// A rule of a route table.
 pub(crate) struct Route {
     pub(crate) upstream: Target,
-    pub(crate) fallback: Option<Target>,
+    /// What workers may choose instead, and by which names.
+    pub(crate) others: Vec<Target>,
+    pub(crate) names: Arc<[String]>,
+    /// The one of the others that serves where the upstream cannot be reached.
+    pub(crate) fallback: Option<usize>,
     pub(crate) counts: Arc<dyn UnitRecorder>,
+}
+
+impl Route {
+    pub(crate) fn fallback(&self) -> Option<&Target> {
+        self.others.get(self.fallback?)
+    }
+
+    /// Where a request goes for which this was chosen.
+    pub(crate) fn target(&self, chosen: Option<Chosen>) -> &Target {
+        chosen.and_then(|Chosen(other)| self.others.get(other)).unwrap_or(&self.upstream)
+    }
 }
 
 impl Runtime {
@@ -189,8 +225,16 @@ impl Runtime {
     #[must_use]
     pub fn new(config: RuntimeConfig, egress: Egress, recorder: Arc<dyn Recorder>) -> Self {
         let admission = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
+        let cpu = NodeCpu::new(config.threads, config.unit_cpu_percent);
+        let traces = Traces::new(config.trace_every);
         let (shares, log) = (Mutex::default(), LogBudget::default());
-        Self { shared: Arc::new(Shared { config, egress, recorder, admission, shares, log }) }
+        Self { shared: Arc::new(Shared { config, egress, recorder, admission, cpu, traces, shares, log }) }
+    }
+
+    /// What happened to the last of those requests that are traced, the newest first.
+    #[must_use]
+    pub fn traces(&self) -> Vec<Trace> {
+        self.shared.traces.list()
     }
 
     /// Compiles a plan. Never fails as a whole: what cannot take effect is a warning (a worker in
@@ -243,7 +287,7 @@ impl Runtime {
                 worker.code = Code::NotLoaded { why: message.clone() };
                 warnings.push(Warning { unit: worker.unit.clone(), message });
             }
-            router.add(place, &worker.worker.match_rules);
+            router.add(place, &worker.unit, &worker.worker.match_rules);
             stations.push(self.station(worker));
         }
         (stations, router)
@@ -255,13 +299,29 @@ impl Runtime {
             Code::NotLoaded { .. } => &[Phase::Handle],
         };
         let counts = self.shared.recorder.unit(&loaded.unit, &loaded.revision, phases);
-        let origins = loaded.worker.bindings.iter().flat_map(|b| match &b.kind {
-            BindingKind::Fetch { origins } => origins,
-        });
-        let (share, log) = self.shared.share(&loaded.unit);
+        let share = self.shared.share(&loaded.unit);
+        let (mut origins, mut rates) = (Vec::new(), BTreeMap::new());
+        for binding in &loaded.worker.bindings {
+            match &binding.kind {
+                BindingKind::Fetch { origins: granted } => {
+                    origins.extend(granted.iter().filter_map(|o| o.parse::<Origin>().ok()));
+                }
+                BindingKind::Rate { requests, per_ms } => {
+                    let rate = share.rate(&binding.name, *requests, Duration::from_millis(*per_ms));
+                    rates.insert(binding.name.clone(), rate);
+                }
+            }
+        }
+        let log = share.log.clone();
+        let code = match loaded.code {
+            // Its instances are those of this worker in this snapshot.
+            Code::Ready(compiled) => Code::Ready(compiled.serving(loaded.worker.instances)),
+            not_loaded @ Code::NotLoaded { .. } => not_loaded,
+        };
         Station {
             share,
-            policy: Policy::new(origins.filter_map(|o| o.parse::<Origin>().ok())),
+            policy: Policy::new(origins),
+            rates,
             identity: Arc::new(Identity {
                 unit: loaded.unit,
                 revision: loaded.revision,
@@ -270,7 +330,7 @@ impl Runtime {
             }),
             limits: loaded.worker.limits,
             on_failure: loaded.worker.on_failure,
-            code: loaded.code,
+            code,
             counts,
         }
     }
@@ -287,19 +347,17 @@ impl Runtime {
             warnings.push(Warning { unit: table.unit.clone(), message });
         };
         for rule in &table.routes.rules {
-            let target = |upstream: &Upstream| self.shared.egress.target(upstream);
-            let fallback = rule.fallback.as_ref().map(target).transpose();
-            let (upstream, fallback) = match (target(&rule.upstream), fallback) {
-                (Ok(upstream), Ok(fallback)) => (upstream, fallback),
-                (Err(error), _) | (_, Err(error)) => {
+            let route = match self.rule(rule, counts.clone()) {
+                Ok(route) => route,
+                Err(error) => {
                     warn(format!("a rule is ignored: {error}"));
                     continue;
                 }
             };
-            origins.push(upstream.origin().clone());
-            origins.extend(fallback.iter().map(|f| f.origin().clone()));
+            origins.push(route.upstream.origin().clone());
+            origins.extend(route.others.iter().map(|other| other.origin().clone()));
             let number = snapshot.routes.len();
-            snapshot.routes.push(Route { upstream, fallback, counts: counts.clone() });
+            snapshot.routes.push(route);
             for (host, path) in
                 table.routes.hosts.iter().flat_map(|host| rule.paths.iter().map(move |path| (host, path)))
             {
@@ -308,5 +366,17 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    fn rule(&self, rule: &RouteRule, counts: Arc<dyn UnitRecorder>) -> Result<Route, OriginError> {
+        let target = |upstream: &Upstream| self.shared.egress.target(upstream);
+        let mut names: Vec<String> = rule.alternatives.keys().cloned().collect();
+        let mut others = rule.alternatives.values().map(target).collect::<Result<Vec<_>, _>>()?;
+        let fallback = rule.fallback.as_ref().map(target).transpose()?.map(|fallback| {
+            names.push(FALLBACK.to_owned());
+            others.push(fallback);
+            others.len() - 1
+        });
+        Ok(Route { upstream: target(&rule.upstream)?, others, names: names.into(), fallback, counts })
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sluice_config::OnFailure;
 use sluice_egress::Body;
-use sluice_worker::{Decision, Ended, Failure, Filter, Outcome, Phase, Stopped};
+use sluice_worker::{Bindings, Decision, Ended, Failure, Filter, Outcome, Phase, Stopped};
 
 use crate::{
     CallRecord,
@@ -15,6 +15,7 @@ use crate::{
     passage::{Maker, Passage, Reply},
     place::Place,
     set::WorkerSet,
+    trace::Before,
 };
 
 /// Where a request is after a filter's turn.
@@ -46,21 +47,30 @@ pub(crate) async fn on_request(
     let Some(turn) = Turn::begin(passage, worker, Phase::OnRequest) else {
         return instead(passage, worker, request, Maker::Proxy).await;
     };
-    let called = filter.on_request(&station.identity, &station.limits, &passage.exchange, request);
+    let method = request.method().clone();
+    let before = passage.tracing.as_ref().map(|_| Before::request(&request));
+    let called =
+        filter.on_request(&station.identity, &station.limits, &passage.exchange, bindings(passage, worker), request);
     let (ended, decided) = called.await;
+    if let Some(before) = before {
+        let changes = match &decided {
+            Ok(Decision::Next { request, .. }) => before.changes_of_request(request),
+            Ok(Decision::Answer(_)) | Err(_) => Vec::new(),
+        };
+        passage.trace(worker, turn.record(&ended), changes);
+    }
     turn.end(ended);
     match decided {
-        Ok(Decision::Next { request, is_rewritten: false, state }) => Step::Passed { request, state },
-        Ok(Decision::Next { request, is_rewritten: true, state }) => match place(&request) {
-            Some(place) => {
-                if place != passage.place {
-                    workers.add(&passage.snapshot.workers.matches(&place));
+        Ok(Decision::Next { request, is_rewritten, state }) => {
+            if is_rewritten || *request.method() != method {
+                // Checked when it was set; where it would lead nobody can say.
+                let Some(place) = place(&request) else { return Step::Reply(closed(Maker::Worker(worker))) };
+                if let Some(more) = passage.rewritten(&place, request.method()) {
+                    workers.add(&more);
                 }
-                Step::Passed { request, state }
             }
-            // Checked when it was set; where it would lead nobody can say.
-            None => Step::Reply(closed(Maker::Worker(worker))),
-        },
+            Step::Passed { request, state }
+        }
         Ok(Decision::Answer(response)) => Step::Reply(answered(passage, worker, None, response)),
         Err(Stopped { failure, message }) => match &failure.provoked {
             Some(error) => Step::Reply(broke_off(error, Maker::Proxy)),
@@ -85,8 +95,14 @@ pub(crate) async fn on_response(
     };
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
-    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, state, response);
+    let before = passage.tracing.as_ref().map(|_| Before::response(&response));
+    let bindings = bindings(passage, worker);
+    let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, bindings, state, response);
     let (ended, returned) = called.await;
+    if let Some(before) = before {
+        let changes = returned.as_ref().map_or_else(|_| Vec::new(), |response| before.changes_of_response(response));
+        passage.trace(worker, turn.record(&ended), changes);
+    }
     turn.end(ended);
     match returned {
         Ok(response) => answered(passage, worker, Some(seen), response),
@@ -96,6 +112,10 @@ pub(crate) async fn on_response(
             None => closed(blamed(&failure, worker)),
         },
     }
+}
+
+fn bindings(passage: &Arc<Passage>, worker: usize) -> Bindings {
+    Bindings { chain: passage.clone(), worker }
 }
 
 /// What `onFailure` says of a request whose filter failed: nothing of it is lost.
@@ -136,28 +156,34 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// Takes one of its unit's calls at once; nothing where all are taken.
+    /// Takes a call's room of its unit's share; nothing where there is none.
     fn begin(passage: &'a Passage, worker: usize, phase: Phase) -> Option<Self> {
         let station = passage.station(worker);
-        let Ok(share) = station.share.try_acquire() else {
-            tracing::debug!(unit = %station.identity.unit, "shed: it has all the calls at once that one unit may have");
-            station.counts.call(CallRecord { phase, outcome: Outcome::Shed, own: Duration::ZERO });
-            return None;
-        };
-        Some(Self { passage, worker, phase, _share: share, is_over: false })
+        match station.share.take(&passage.snapshot.shared.cpu, passage.began) {
+            Ok(share) => Some(Self { passage, worker, phase, _share: share, is_over: false }),
+            Err(why) => {
+                tracing::debug!(unit = %station.identity.unit, %why, "shed");
+                passage.not_called(worker, phase, Outcome::Shed);
+                None
+            }
+        }
     }
 
     fn end(mut self, ended: Ended) {
         self.is_over = true;
+        self.passage.station(self.worker).share.used(ended.cpu);
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }
-        self.count(ended.outcome, ended.own);
+        self.count(self.record(&ended));
     }
 
-    fn count(&self, outcome: Outcome, own: Duration) {
-        let phase = self.phase;
-        self.passage.station(self.worker).counts.call(CallRecord { phase, outcome, own });
+    fn record(&self, ended: &Ended) -> CallRecord {
+        CallRecord { phase: self.phase, outcome: ended.outcome, own: ended.own }
+    }
+
+    fn count(&self, call: CallRecord) {
+        self.passage.station(self.worker).counts.call(call);
     }
 }
 
@@ -165,7 +191,7 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.count(Outcome::Next, Duration::ZERO);
+            self.count(CallRecord { phase: self.phase, outcome: Outcome::Next, own: Duration::ZERO });
         }
     }
 }

@@ -11,8 +11,10 @@ use crate::{
     Body, Class, Snapshot,
     accept::{self, Refusal},
     ending::ending,
+    matching::Client,
     passage::{Maker, Passage},
     place,
+    set::WorkerSet,
 };
 
 /// What the listener knows of the client.
@@ -33,7 +35,7 @@ impl Snapshot {
         B::Error: std::fmt::Display,
     {
         match self.begin(request, client) {
-            Ok((passage, request)) => passage.run(request).await,
+            Ok((underway, workers, request)) => underway.run(workers, request).await,
             Err(refusal) => {
                 let recorder = &self.shared.recorder;
                 recorder.unrouted(Class::of(refusal.status));
@@ -42,7 +44,12 @@ impl Snapshot {
         }
     }
 
-    fn begin<B>(self: &Arc<Self>, request: Request<B>, client: ClientInfo) -> Result<(Underway, Request<Body>), Refusal>
+    /// A request that may go on, and the workers that see it.
+    fn begin<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        client: ClientInfo,
+    ) -> Result<(Underway, WorkerSet, Request<Body>), Refusal>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
@@ -67,9 +74,15 @@ impl Snapshot {
             client.address.ip(),
             client.tls,
             place::SPELLING,
+            self.routes[route].names.clone(),
         );
-        let passage = Passage::new(self.clone(), route, authority, place, exchange, permit, began);
-        Ok((Underway(Some(Arc::new(passage))), request))
+        let asked = Client { method: request.method(), headers: request.headers(), address: exchange.client() };
+        let workers = self.workers.matches(&place, &asked);
+        let mut passage = Passage::new(self.clone(), route, authority, place, exchange, permit, began);
+        if self.workers.may_read_again(&workers) {
+            passage.client_headers = request.headers().clone();
+        }
+        Ok((Underway(Some(Arc::new(passage))), workers, request))
     }
 }
 
@@ -77,15 +90,14 @@ impl Snapshot {
 struct Underway(Option<Arc<Passage>>);
 
 impl Underway {
-    async fn run(mut self, request: Request<Body>) -> Response<Body> {
+    async fn run(mut self, workers: WorkerSet, request: Request<Body>) -> Response<Body> {
         let Some(passage) = &self.0 else {
             return accept::plain(StatusCode::INTERNAL_SERVER_ERROR, "no passage");
         };
         let (over, idle) = (passage.snapshot.over.subscribe(), passage.snapshot.shared.config.body_idle);
-        let workers = passage.snapshot.workers.matches(&passage.place);
         let reply = passage.advance(workers, 0, request).await;
         if let Some(passage) = self.0.take() {
-            passage.count(Class::of(reply.response.status()), reply.maker);
+            passage.count(Some(reply.response.status()), reply.maker);
         }
         reply.response.map(|body| ending(timed(body, idle, BodyError::Worker), over))
     }
@@ -94,7 +106,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if let Some(passage) = self.0.take() {
-            passage.count(Class::C499, Maker::Client);
+            passage.count(None, Maker::Client);
         }
     }
 }

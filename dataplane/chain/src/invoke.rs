@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -13,18 +13,21 @@ use http::{
 };
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
-use sluice_worker::{Calls, Compiled, Ended, Failure, NEXT_AUTHORITY, NextFuture, Outcome, Phase, address};
+use sluice_worker::{
+    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, address,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::plain,
+    accept::{UPSTREAM, no_room, plain},
     build::Code,
     inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},
     place::Place,
     replay::Kept,
     set::WorkerSet,
+    trace::Watched,
     upstream,
 };
 
@@ -54,15 +57,18 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         Code::Ready(Compiled::Filter(_)) => return passage.advance(workers, worker, request).await,
         Code::NotLoaded { why } => {
             tracing::debug!(unit = %station.identity.unit, why, "not loaded");
-            station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::NotLoaded, own: Duration::ZERO });
+            passage.not_called(worker, Phase::Handle, Outcome::NotLoaded);
             passage.mark_fault(worker);
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
     };
-    let Ok(share) = station.share.clone().try_acquire_owned() else {
-        tracing::debug!(unit = %station.identity.unit, "shed: it has all the calls at once that one unit may have");
-        station.counts.call(CallRecord { phase: Phase::Handle, outcome: Outcome::Shed, own: Duration::ZERO });
-        return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
+    let share = match station.share.take_owned(&passage.snapshot.shared.cpu, passage.began) {
+        Ok(share) => share,
+        Err(why) => {
+            tracing::debug!(unit = %station.identity.unit, %why, "shed");
+            passage.not_called(worker, Phase::Handle, Outcome::Shed);
+            return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
+        }
     };
     let keeps = station.on_failure != OnFailure::Closed;
     let (request, again) = if keeps {
@@ -73,6 +79,8 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         (request, None)
     };
     let turn = Arc::new(Turn {
+        watched: passage.tracing.as_ref().map(|_| Watched::of(&request)),
+        chosen: request.extensions().get().copied(),
         passage: passage.clone(),
         workers: Mutex::new(workers),
         worker,
@@ -113,8 +121,12 @@ async fn without(
 
 /// `onFailure: closed`.
 pub(crate) fn closed(maker: Maker) -> Reply {
-    let why = if maker == Maker::Proxy { "no room for a worker" } else { "a worker failed" };
-    Reply { response: plain(StatusCode::SERVICE_UNAVAILABLE, why), maker }
+    let response = if maker == Maker::Proxy {
+        no_room("no room for a worker")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+    };
+    Reply { response, maker }
 }
 
 /// `onFailure: fallback`, as long as nothing went upstream.
@@ -151,7 +163,11 @@ struct Turn {
     /// What remains of the chain; grows when the worker rewrites.
     workers: Mutex<WorkerSet>,
     worker: usize,
+    /// The upstream that a worker before it chose.
+    chosen: Option<Chosen>,
     inner: Arc<Inner>,
+    /// Where the request is traced.
+    watched: Option<Watched>,
     /// Held until the call is over, its response's body included.
     _share: OwnedSemaphorePermit,
 }
@@ -159,6 +175,9 @@ struct Turn {
 impl Turn {
     /// Says who made the response that the worker answered with.
     fn made(&self, response: Response<Body>) -> Reply {
+        if let Some(watched) = &self.watched {
+            watched.answered(&response);
+        }
         let status = response.status();
         let maker = maker(self.inner.seen(), status, self.worker);
         if status.is_server_error() && maker == Maker::Worker(self.worker) {
@@ -189,63 +208,85 @@ impl Turn {
     }
 }
 
-impl Calls for Turn {
-    fn next(&self, request: Request<Body>) -> NextFuture {
-        if !self.passage.take_next() {
-            return Box::pin(async { Err(EgressError::Budget) });
-        }
-        let (request, rewritten) = match self.onward(request) {
-            Ok(onward) => onward,
-            Err(error) => return Box::pin(async { Err(error) }),
-        };
-        let workers = {
-            let mut workers = lock(&self.workers);
-            if let Some(place) = rewritten {
-                workers.add(&self.passage.snapshot.workers.matches(&place));
-            }
-            workers.clone()
-        };
-        let (request, upload) = Upload::follow(request);
-        let reply = self.passage.advance(workers, self.worker + 1, request);
-        let response = self.inner.clone().begin(reply, upload, self.worker);
-        Box::pin(async move { Ok(response.await) })
-    }
-
-    fn fetch(&self, mut request: Request<Body>) -> NextFuture {
-        let passage = self.passage.clone();
-        let worker = self.worker;
+/// What the workers' bindings give.
+impl Grants for Passage {
+    fn fetch(self: Arc<Self>, worker: usize, mut request: Request<Body>) -> NextFuture {
         Box::pin(async move {
             let unnamed = |why: String| EgressError::Unnamed { why };
             let origin = Origin::of(request.uri()).map_err(|e| unnamed(e.to_string()))?;
-            let station = passage.station(worker);
+            let station = self.station(worker);
             // Before anything is made ready for it.
             station.policy.check(&origin)?;
             let host = HeaderValue::from_str(&origin.authority());
             let host = host.map_err(|e| unnamed(e.to_string()))?;
             request.headers_mut().insert(HOST, host);
-            let egress = &passage.snapshot.shared.egress;
+            let egress = &self.snapshot.shared.egress;
             let target = egress.target_of(origin, FETCH_TIMEOUTS);
             let target = target.map_err(|e| unnamed(e.to_string()))?;
             egress.send(&station.policy, &target, request).await
         })
     }
 
+    fn take(&self, worker: usize, binding: &str, key: &str) -> Result<Option<Duration>, NoBinding> {
+        let rate = self.station(worker).rates.get(binding).ok_or(NoBinding)?;
+        Ok(rate.take(key, Instant::now()))
+    }
+}
+
+impl Calls for Turn {
+    fn next(&self, request: Request<Body>) -> NextFuture {
+        if !self.passage.take_next() {
+            return Box::pin(async { Err(EgressError::Budget) });
+        }
+        let (request, more) = match self.onward(request) {
+            Ok(onward) => onward,
+            Err(error) => return Box::pin(async { Err(error) }),
+        };
+        let workers = {
+            let mut workers = lock(&self.workers);
+            if let Some(more) = more {
+                workers.add(&more);
+            }
+            workers.clone()
+        };
+        if let Some(watched) = &self.watched {
+            watched.goes_on(&request);
+        }
+        let (request, upload) = Upload::follow(request);
+        let reply = self.passage.advance(workers, self.worker + 1, request);
+        let response = self.inner.clone().begin(reply, upload, self.worker);
+        let watched = self.watched.clone();
+        Box::pin(async move {
+            let response = response.await;
+            if let Some(watched) = watched {
+                watched.came_back(&response);
+            }
+            Ok(response)
+        })
+    }
+
+    fn fetch(&self, request: Request<Body>) -> NextFuture {
+        self.passage.clone().fetch(self.worker, request)
+    }
+
     fn ended(&self, ended: Ended) {
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }
-        self.passage.station(self.worker).counts.call(CallRecord {
-            phase: Phase::Handle,
-            outcome: ended.outcome,
-            own: ended.own,
-        });
+        let call = CallRecord { phase: Phase::Handle, outcome: ended.outcome, own: ended.own };
+        if let Some(watched) = &self.watched {
+            self.passage.trace(self.worker, call, watched.changes());
+        }
+        let station = self.passage.station(self.worker);
+        station.share.used(ended.cpu);
+        station.counts.call(call);
     }
 }
 
 impl Turn {
-    /// A worker's request to `next.sluice` as the rest of the chain sees it, and where it goes if that
-    /// is elsewhere. The worker names a host by setting `Host`.
-    fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<Place>), EgressError> {
+    /// A worker's request to `next.sluice` as the rest of the chain sees it, and who else sees it because of what the
+    /// worker rewrote. The worker names a host by setting `Host`, and another upstream by its header.
+    fn onward(&self, request: Request<Body>) -> Result<(Request<Body>, Option<WorkerSet>), EgressError> {
         let bad = |why: &dyn std::fmt::Display| EgressError::Unnamed { why: why.to_string() };
         let (mut parts, body) = request.into_parts();
         let path = match parts.uri.path_and_query() {
@@ -260,8 +301,23 @@ impl Turn {
         };
         let place = Place::of(authority.as_str(), &path).map_err(|e| bad(&e))?;
         address(&mut parts, &authority, path).map_err(|e| bad(&e))?;
-        let rewritten = (place != self.passage.place).then_some(place);
-        Ok((Request::from_parts(parts, body), rewritten))
+        let chosen = match parts.headers.remove(UPSTREAM) {
+            Some(name) => Some(self.upstream(&name).map_err(|e| bad(&e))?),
+            None => self.chosen,
+        };
+        if let Some(chosen) = chosen {
+            parts.extensions.insert(chosen);
+        }
+        let more = self.passage.rewritten(&place, &parts.method);
+        Ok((Request::from_parts(parts, body), more))
+    }
+}
+
+impl Turn {
+    fn upstream(&self, name: &HeaderValue) -> Result<Chosen, String> {
+        let names = &self.passage.route().names;
+        let place = names.iter().position(|known| known.as_bytes() == name.as_bytes());
+        place.map(Chosen).ok_or_else(|| format!("the route has no upstream {name:?}"))
     }
 }
 

@@ -13,9 +13,12 @@ mod invoke;
 mod matching;
 mod passage;
 mod place;
+mod rate;
 mod record;
 mod replay;
 mod set;
+mod share;
+mod trace;
 mod upstream;
 mod walk;
 
@@ -23,3 +26,4 @@ pub use build::{Code, Loaded, LoadedRoutes, Plan, Runtime, RuntimeConfig, Snapsh
 pub use handle::ClientInfo;
 pub use record::{CallRecord, Class, Origin, Recorder, RequestRecord, UnitRecorder};
 pub use sluice_egress::{Body, BodyError};
+pub use trace::{Step, Trace};

@@ -1,8 +1,17 @@
-//! Hosts and paths as in the Gateway API, compiled: a lookup costs by the request, not by the rules.
+//! Hosts and paths as in the Gateway API, compiled: a lookup costs by the request, not by the rules. What else a rule
+//! asks is looked at only where host and path match.
+
+mod condition;
+mod percent;
 
 use std::collections::HashMap;
 
+use sluice_config::{MatchRule, UnitRef};
+
 use crate::{place::Place, set::WorkerSet};
+use condition::Condition;
+
+pub(crate) use condition::Client;
 
 /// Something for each host pattern: exact names, `*.suffix`, or any.
 #[derive(Debug)]
@@ -93,42 +102,66 @@ fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     std::iter::once(whole).chain(whole.rmatch_indices('/').map(move |(slash, _)| &whole[..slash]))
 }
 
+/// The workers with a rule for some host and path.
+#[derive(Debug)]
+struct Candidates {
+    /// Those that ask for nothing more.
+    sure: WorkerSet,
+    /// The others, each with what its rule asks: places in the chain and in the conditions.
+    asking: Vec<(usize, usize)>,
+}
+
 /// Which workers match a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WorkerRouter {
     workers: usize,
-    hosts: Hosts<Paths<WorkerSet>>,
+    hosts: Hosts<Paths<Candidates>>,
+    conditions: Vec<Condition>,
+    /// Workers with a rule that looks at headers, and at something that a worker in front may rewrite.
+    readers: WorkerSet,
 }
 
 impl WorkerRouter {
     /// For a chain of this length, no rules yet.
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers, hosts: Hosts::default() }
+        Self { workers, hosts: Hosts::default(), conditions: Vec::new(), readers: WorkerSet::empty(workers) }
     }
 
     /// Adds what a worker matches; no rules match all, and so does a rule of nothing.
-    pub(crate) fn add(&mut self, worker: usize, rules: &[sluice_config::MatchRule]) {
+    pub(crate) fn add(&mut self, worker: usize, unit: &UnitRef, rules: &[MatchRule]) {
         if rules.is_empty() {
-            self.add_paths(worker, None, &[]);
+            self.add_paths(worker, None, None, &[]);
         }
         for rule in rules {
+            let asks = Condition::of(rule, unit).map(|condition| {
+                let always = rule.hosts.is_empty() && rule.paths.is_empty() && rule.methods.is_empty();
+                if condition.reads_headers() && !always {
+                    self.readers.insert(worker);
+                }
+                self.conditions.push(condition);
+                self.conditions.len() - 1
+            });
             if rule.hosts.is_empty() {
-                self.add_paths(worker, None, &rule.paths);
+                self.add_paths(worker, asks, None, &rule.paths);
             }
             for host in &rule.hosts {
-                self.add_paths(worker, Some(host), &rule.paths);
+                self.add_paths(worker, asks, Some(host), &rule.paths);
             }
         }
     }
 
-    fn add_paths(&mut self, worker: usize, host: Option<&str>, paths: &[String]) {
-        let workers = self.workers;
+    fn add_paths(&mut self, worker: usize, asks: Option<usize>, host: Option<&str>, paths: &[String]) {
+        let empty = || Candidates { sure: WorkerSet::empty(self.workers), asking: Vec::new() };
         let node = match host {
             Some(host) => self.hosts.entry(host),
             None => &mut self.hosts.any,
         };
         let mut add = |pattern: &str| {
-            node.slot(pattern).or_insert_with(|| WorkerSet::empty(workers)).insert(worker);
+            let candidates = node.slot(pattern).or_insert_with(empty);
+            match asks {
+                None => candidates.sure.insert(worker),
+                Some(condition) => candidates.asking.push((worker, condition)),
+            }
         };
         if paths.is_empty() {
             add("/*");
@@ -139,15 +172,26 @@ impl WorkerRouter {
     }
 
     /// All workers with a rule that matches.
-    pub(crate) fn matches(&self, place: &Place) -> WorkerSet {
+    pub(crate) fn matches(&self, place: &Place, client: &Client<'_>) -> WorkerSet {
         let mut set = WorkerSet::empty(self.workers);
         let named = self.hosts.find(&place.host);
         for paths in named.chain(std::iter::once(&self.hosts.any)) {
-            for workers in paths.find(&place.path) {
-                set.add(workers);
+            for candidates in paths.find(&place.path) {
+                set.add(&candidates.sure);
+                for &(worker, condition) in &candidates.asking {
+                    if !set.contains(worker) && self.conditions[condition].holds(client) {
+                        set.insert(worker);
+                    }
+                }
             }
         }
         set
+    }
+
+    /// Whether a rewrite by one of these workers could make the client's headers count once more, for a worker that is
+    /// not among them.
+    pub(crate) fn may_read_again(&self, matched: &WorkerSet) -> bool {
+        matched.first_from(0).is_some_and(|first| self.readers.has_beyond(matched, first + 1))
     }
 }
 

@@ -8,19 +8,21 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http::{Request, Response, uri::Authority};
+use http::{HeaderMap, Method, Request, Response, StatusCode, uri::Authority};
 use sluice_egress::Body;
-use sluice_worker::Exchange;
+use sluice_worker::{Exchange, Outcome, Phase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    Class, Origin, RequestRecord, Snapshot,
+    CallRecord, Class, Origin, RequestRecord, Snapshot,
     build::{Route, Station},
+    matching::Client,
     place::Place,
     set::WorkerSet,
+    trace::Tracing,
     walk,
 };
 
@@ -56,12 +58,16 @@ pub(crate) struct Passage {
     /// Host of the client's request, as it was written.
     pub(crate) authority: Authority,
     pub(crate) place: Place,
+    /// Headers of the client's request, where a rewrite could make them count once more; empty otherwise.
+    pub(crate) client_headers: HeaderMap,
     /// What filters share.
     pub(crate) exchange: Arc<Exchange>,
     /// Requests that went upstream, or are about to.
     sent: AtomicU32,
-    began: Instant,
+    pub(crate) began: Instant,
     next_left: AtomicU32,
+    /// Where it is one of those that are told.
+    pub(crate) tracing: Option<Box<Tracing>>,
     marks: Mutex<Marks>,
     /// Held until the last worker has ended.
     _permit: OwnedSemaphorePermit,
@@ -92,12 +98,16 @@ impl Passage {
         permit: OwnedSemaphorePermit,
         began: Instant,
     ) -> Self {
+        let is_traced = snapshot.shared.traces.begin();
+        let tracing = is_traced.then(|| Tracing::new(&exchange));
         Self {
+            tracing,
             next_left: AtomicU32::new(snapshot.next_budget()),
             snapshot,
             route,
             authority,
             place,
+            client_headers: HeaderMap::new(),
             exchange: Arc::new(exchange),
             sent: AtomicU32::new(0),
             began,
@@ -109,6 +119,17 @@ impl Passage {
     /// The first worker of the set at this place or after it; then the upstream.
     pub(crate) fn advance(self: &Arc<Self>, workers: WorkerSet, from: usize, request: Request<Body>) -> ReplyFuture {
         Box::pin(walk::walk(self.clone(), workers, from, request))
+    }
+
+    /// Who else sees the request when a worker passes it on with this place and method; nothing where they are the
+    /// client's. Headers are those that the client sent: what a worker writes into one neither brings others in nor keeps
+    /// them out.
+    pub(crate) fn rewritten(&self, place: &Place, method: &Method) -> Option<WorkerSet> {
+        if *place == self.place && method == self.exchange.method() {
+            return None;
+        }
+        let client = Client { method, headers: &self.client_headers, address: self.exchange.client() };
+        Some(self.snapshot.workers.matches(place, &client))
     }
 
     pub(crate) fn station(&self, worker: usize) -> &Station {
@@ -180,9 +201,27 @@ impl Passage {
         }
     }
 
-    /// Counts the request for each unit that it went through.
-    pub(crate) fn count(&self, class: Class, maker: Maker) {
+    /// A worker's turn is over.
+    pub(crate) fn trace(&self, worker: usize, call: CallRecord, changes: Vec<String>) {
+        if let Some(tracing) = &self.tracing {
+            tracing.step(&self.station(worker).identity, call, changes);
+        }
+    }
+
+    /// A worker's turn came, and it was not called.
+    pub(crate) fn not_called(&self, worker: usize, phase: Phase, outcome: Outcome) {
+        let call = CallRecord { phase, outcome, own: Duration::ZERO };
+        self.trace(worker, call, Vec::new());
+        self.station(worker).counts.call(call);
+    }
+
+    /// Counts the request for each unit that it went through. `status` is what the client gets, if anything.
+    pub(crate) fn count(&self, status: Option<StatusCode>, maker: Maker) {
         let duration = self.began.elapsed();
+        if let Some(tracing) = &self.tracing {
+            tracing.answered(status, duration);
+        }
+        let class = status.map_or(Class::C499, Class::of);
         let class = match maker {
             Maker::Client => Class::C499,
             Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Proxy | Maker::Sender => class,
@@ -210,5 +249,14 @@ impl Passage {
             Maker::Proxy | Maker::Client | Maker::Sender => Origin::Proxy,
         };
         self.route().counts.request(RequestRecord { class, origin, fault: maker == Maker::Route, duration });
+    }
+}
+
+/// The last worker has ended.
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if let Some(tracing) = &self.tracing {
+            tracing.end(&self.snapshot.shared.traces);
+        }
     }
 }

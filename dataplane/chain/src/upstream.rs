@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use sluice_egress::{Body, BodyError, EgressError, Fault, Target, empty};
+use sluice_worker::Chosen;
 
 use crate::{
     accept::{plain, too_large},
@@ -12,15 +13,18 @@ use crate::{
     replay::Kept,
 };
 
-/// Sends to the route's upstream; to its fallback where the upstream cannot be reached.
+/// Sends to the route's upstream, or to the one that a worker chose; to the fallback where that cannot be reached.
 pub(crate) async fn primary(passage: Arc<Passage>, request: Request<Body>) -> Reply {
     let route = passage.route();
-    let Some(fallback) = &route.fallback else {
-        return send(&passage, &route.upstream, request).await.into_reply(&passage);
+    let chosen = request.extensions().get::<Chosen>().copied();
+    let target = route.target(chosen);
+    let is_fallback = chosen.is_some_and(|Chosen(other)| Some(other) == route.fallback);
+    let Some(fallback) = route.fallback().filter(|_| !is_fallback) else {
+        return send(&passage, target, request).await.into_reply(&passage);
     };
     let (head, body) = Head::split(request);
     let (body, kept) = Kept::of(body);
-    match send(&passage, &route.upstream, head.request(body)).await {
+    match send(&passage, target, head.request(body)).await {
         Sent::Failed { error } if error.nothing_sent() => {
             let Some(body) = kept.recover() else {
                 return failed(&passage, &error);
@@ -39,7 +43,7 @@ pub(crate) async fn primary(passage: Arc<Passage>, request: Request<Body>) -> Re
 
 /// Sends to the route's fallback, as a worker's `onFailure: fallback` asks; nothing where it has none.
 pub(crate) async fn fallback(passage: &Arc<Passage>, request: Request<Body>) -> Option<Reply> {
-    let target = passage.route().fallback.as_ref()?;
+    let target = passage.route().fallback()?;
     Some(send(passage, target, request).await.into_reply(passage))
 }
 

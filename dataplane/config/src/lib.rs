@@ -22,8 +22,8 @@ pub use counters::{Counters, LATENCY_BUCKETS_MS, UnitCounters};
 pub use digest::{Digest, DigestError};
 pub use node::{Exception, ExceptionKind, MAX_EXCEPTIONS, NodeReport};
 pub use revision::{
-    Artifact, Binding, BindingKind, Bundle, ChainPosition, Content, Environment, Limits, MatchRule, OnFailure,
-    Revision, RouteRule, Routes, Upstream, Worker,
+    Artifact, Binding, BindingKind, Bundle, ChainPosition, Content, Environment, FALLBACK, HeaderMatch, Instances,
+    Limits, MatchRule, OnFailure, PercentBy, PercentMatch, Revision, RouteRule, Routes, Upstream, Worker,
 };
 pub use unit::{UnitKind, UnitRef};
 pub use validate::{Invalid, limits};

@@ -143,6 +143,9 @@ pub struct Worker {
     pub bindings: Vec<Binding>,
     /// What a call may cost.
     pub limits: Limits,
+    /// Instances that serve more than one call; without it, each call gets a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Instances>,
     /// What happens to a request when the worker fails.
     pub on_failure: OnFailure,
 }
@@ -156,7 +159,7 @@ pub struct ChainPosition {
     pub order: i32,
 }
 
-/// Hosts and paths, both as in the Gateway API; an empty list matches all.
+/// What a request has to have, all of it, as in the Gateway API; what is left out matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MatchRule {
     /// `shop.example` or `*.shop.example`.
@@ -165,6 +168,49 @@ pub struct MatchRule {
     /// `/checkout` exactly, or `/checkout/*` for that path and all below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// One of these methods, in upper case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// All of these headers. Of several with one name the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    /// A share of the clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<PercentMatch>,
+}
+
+/// A header with exactly this value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeaderMatch {
+    /// Its name, in any case.
+    pub name: String,
+    /// All that it says: where a request has it several times, the values joined by `, `.
+    pub value: String,
+}
+
+/// A share of the clients, always the same ones: a hash of what tells one from another, salted by namespace and name of
+/// the unit, decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PercentMatch {
+    /// Parts per million: 1% is 10,000.
+    pub ppm: u32,
+    /// What tells one client from another. A request without it does not match.
+    pub by: PercentBy,
+    /// Name of the header or the cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What tells one client from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PercentBy {
+    /// The address that the node sees: behind a load balancer that hides the client's, its own.
+    ClientAddress,
+    /// The value of a header.
+    Header,
+    /// The value of a cookie.
+    Cookie,
 }
 
 /// A named capability.
@@ -187,6 +233,14 @@ pub enum BindingKind {
         /// Scheme, host and port.
         origins: Vec<String>,
     },
+    /// A rate that each key of the worker's choosing may not exceed, counted by each node for itself.
+    #[serde(rename_all = "camelCase")]
+    Rate {
+        /// So many, at once as well.
+        requests: u32,
+        /// In so long, in milliseconds.
+        per_ms: u64,
+    },
 }
 
 /// What a call may cost.
@@ -199,6 +253,16 @@ pub struct Limits {
     pub wall_ms: u64,
     /// Linear memory, in bytes.
     pub memory_bytes: u64,
+}
+
+/// For how long an instance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Instances {
+    /// Calls that one instance serves, one after the other.
+    pub reuse: u32,
+    /// From its start, in milliseconds.
+    pub max_age_ms: u64,
 }
 
 /// What happens to a request when its worker fails.
@@ -233,7 +297,13 @@ pub struct RouteRule {
     /// Where they go when the upstream cannot be reached or a worker says `fallback`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Upstream>,
+    /// Where they go when a worker says so, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alternatives: BTreeMap<String, Upstream>,
 }
+
+/// What a worker calls the fallback of a route.
+pub const FALLBACK: &str = "fallback";
 
 /// An upstream application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -23,6 +23,18 @@ pub(crate) fn worker_revision() -> Revision {
     .unwrap()
 }
 
+/// The same with a rule that asks for something of everything.
+pub(crate) fn asking_revision() -> Revision {
+    let mut json = serde_json::to_value(worker_revision()).unwrap();
+    for environment in ["staging", "production"] {
+        let rule = &mut json[environment]["worker"]["match"][0];
+        rule["methods"] = json!(["GET", "POST"]);
+        rule["headers"] = json!([{"name": "x-beta", "value": "1"}]);
+        rule["percent"] = json!({"ppm": 100_000, "by": "cookie", "name": "session"});
+    }
+    serde_json::from_value(json).unwrap()
+}
+
 fn routes_revision() -> Revision {
     let content = json!({"routes": {"hosts": ["shop.example"], "rules": [{
         "paths": ["/*"],
@@ -99,6 +111,10 @@ fn the_digest_of_known_content_never_changes() {
         "22d44eceeeda09eb13aa8708626793d1daad9bf6a839de49961a104e297cb74b"
     );
     assert_eq!(
+        asking_revision().digest().unwrap().as_str(),
+        "a069c6302eae91fe2fcbbcdbd7533eed5f163a6d4663c411a7c90716bfa3e897"
+    );
+    assert_eq!(
         routes_revision().digest().unwrap().as_str(),
         "be833313b3631e29aff36116f294bd831dfbc11137a22d27c8a8951df57b5a27"
     );
@@ -118,6 +134,11 @@ fn every_part_of_a_revision_changes_its_digest() {
     let base = worker_revision();
     let mut seen = vec![base.digest().unwrap()];
     for (pointer, value) in [
+        ("/staging/worker/match/0", json!({"methods": ["GET"]})),
+        ("/staging/worker/match/0", json!({"methods": ["PUT"]})),
+        ("/staging/worker/match/0", json!({"headers": [{"name": "x-beta", "value": "1"}]})),
+        ("/staging/worker/match/0", json!({"percent": {"ppm": 1, "by": "cookie", "name": "session"}})),
+        ("/staging/worker/match/0", json!({"percent": {"ppm": 1, "by": "header", "name": "session"}})),
         ("/name", json!("other")),
         ("/artifact/digest", json!("8".repeat(64))),
         ("/artifact/size", json!(1001)),
@@ -136,7 +157,7 @@ fn every_part_of_a_revision_changes_its_digest() {
 
 #[test]
 fn valid_values_pass() {
-    for revision in [worker_revision(), routes_revision(), config_revision()] {
+    for revision in [worker_revision(), asking_revision(), routes_revision(), config_revision()] {
         revision.validate().unwrap();
         let text = serde_json::to_string(&revision).unwrap();
         assert_eq!(serde_json::from_str::<Revision>(&text).unwrap(), revision);
@@ -261,7 +282,7 @@ impl Xorshift {
 #[test]
 fn hostile_bytes_never_panic() {
     let mut random = Xorshift(0x5eed_1234_dead_beef);
-    let seeds: Vec<Vec<u8>> = [worker_revision(), routes_revision(), config_revision()]
+    let seeds: Vec<Vec<u8>> = [worker_revision(), asking_revision(), routes_revision(), config_revision()]
         .iter()
         .map(|r| serde_json::to_vec(r).unwrap())
         .chain([serde_json::to_vec(&assignment()).unwrap()])

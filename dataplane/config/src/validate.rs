@@ -1,6 +1,7 @@
 //! Checks of what comes over the wire: sizes, counts, duplicates, references.
 
 mod assignment;
+mod matching;
 mod revision;
 
 /// Upper limits of what a node accepts.
@@ -13,6 +14,18 @@ pub mod limits {
     pub const NAME_BYTES: usize = 253;
     /// Hosts, paths, rules or bindings of one unit.
     pub const LIST: usize = 1_000;
+    /// Rules of one worker that ask for more than hosts and paths: a request may have to be held against all of them.
+    pub const ASKING_RULES: usize = 64;
+    /// Methods of a rule.
+    pub const METHODS: usize = 16;
+    /// Headers of a rule.
+    pub const HEADERS: usize = 16;
+    /// Bytes of a method.
+    pub const METHOD_BYTES: usize = 32;
+    /// Bytes of a header's or cookie's name.
+    pub const TOKEN_BYTES: usize = 256;
+    /// Bytes of a header's value.
+    pub const VALUE_BYTES: std::ops::RangeInclusive<u64> = 1..=4_096;
     /// Bytes of an artifact.
     pub const ARTIFACT_BYTES: u64 = 32 << 20;
     /// CPU time of a call, in milliseconds.
@@ -21,6 +34,14 @@ pub mod limits {
     pub const WALL_MS: std::ops::RangeInclusive<u64> = 1..=300_000;
     /// Linear memory, in bytes.
     pub const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(256 << 20);
+    /// Calls that one instance serves where it serves more than one.
+    pub const REUSE: std::ops::RangeInclusive<u64> = 2..=1_000_000;
+    /// Age of an instance that serves more than one call, in milliseconds.
+    pub const MAX_AGE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+    /// Requests that a rate allows.
+    pub const RATE_REQUESTS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+    /// Time in which a rate allows them, in milliseconds.
+    pub const RATE_PER_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
     /// Bytes of all values of a bundle.
     pub const BUNDLE_BYTES: usize = 512 << 10;
 }
@@ -48,8 +69,12 @@ fn name(field: &str, text: &str) -> Result<(), Invalid> {
 }
 
 fn count(field: &str, len: usize) -> Result<(), Invalid> {
-    if len > limits::LIST {
-        return Err(invalid(field, format!("{len} items; at most {} are allowed", limits::LIST)));
+    at_most(field, len, limits::LIST)
+}
+
+fn at_most(field: &str, len: usize, allowed: usize) -> Result<(), Invalid> {
+    if len > allowed {
+        return Err(invalid(field, format!("{len} items; at most {allowed} are allowed")));
     }
     Ok(())
 }

@@ -6,10 +6,14 @@ use serde_json::json;
 use sluice_chain::RuntimeConfig;
 use sluice_config::{Assignment, Entry, ExceptionKind, FORMAT, Revision, UnitKind};
 use sluice_egress::{Egress, EgressConfig};
-use sluice_worker::{Engine, EngineConfig};
+use sluice_worker::{
+    Engine, EngineConfig,
+    compiler::{CompileLimits, Compiler},
+};
 
 use super::*;
 use crate::{
+    code::Codes,
     metrics,
     source::{Directory, Source},
 };
@@ -42,6 +46,8 @@ impl World {
         cache.prepare().unwrap();
         let source = Source { directory: Some(Directory::new(at("revisions"))), api: None, operator: None };
         let engine = Engine::new(&EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
+        let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
+        let codes = Codes::new(engine, Compiler::new(limits, None), Arc::clone(&cache));
         let metrics = Arc::new(Metrics::new("node".into(), "canary".into(), "boot".into()));
         let egress = EgressConfig { allow_loopback: true, ..EgressConfig::default() };
         let recorder = Arc::new(metrics::Handle(Arc::clone(&metrics)));
@@ -51,7 +57,7 @@ impl World {
         let in_force = InForce::default();
         let parts = Parts {
             who: Identity { group: "canary".into(), boot: "boot".into(), pod: "pod".into(), admin: "a:1".into() },
-            loader: Arc::new(Loader::new(Arc::clone(&cache), source, engine, "canary".into(), 1)),
+            loader: Arc::new(Loader::new(Arc::clone(&cache), source, codes, "canary".into(), 1)),
             cache,
             runtime: Runtime::new(RuntimeConfig::new("canary"), Egress::new(egress), recorder),
             in_force: Arc::clone(&in_force),

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the harness")]
 
 pub mod artifacts;
+pub mod bomb;
 pub mod client;
 pub mod content;
 pub mod node;

@@ -138,6 +138,10 @@ impl Node {
         self.log.lock().unwrap().iter().any(|line| line.contains(a) && line.contains(b))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -1,5 +1,5 @@
-//! One call: a fresh instance, driven inside the caller's task, first to the response's head, then
-//! by whoever reads the response's body.
+//! One call: an instance, driven inside the caller's task, first to the response's head, then by whoever reads the
+//! response's body.
 
 use std::{
     future::poll_fn,
@@ -17,18 +17,19 @@ use sluice_egress::{Body, BodyError, EgressError, empty};
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpView,
     p2::bindings::{
-        ProxyPre,
+        self, ProxyPre,
         http::types::{ErrorCode, Scheme},
     },
 };
 
 use crate::{
-    Ended, Failure, Identity, Outcome,
+    Ended, Failure, Identity, Outcome, Proxy,
     bodies::ToGuest,
     failure,
     meter::Meter,
     metered::Alarm,
-    state::{Boxed, State},
+    reuse::{self, Life, Living},
+    state::{Boxed, NoCalls, State},
     store,
 };
 
@@ -48,8 +49,10 @@ pub trait Calls: Send + Sync + 'static {
 type Run = Boxed<wasmtime::Result<()>>;
 type Answer = Arc<Mutex<Option<Result<Response<WasiBody>, ErrorCode>>>>;
 
+pub(crate) type Idle = reuse::Idle<State, bindings::Proxy>;
+
 pub(crate) async fn call(
-    pre: ProxyPre<State>,
+    proxy: Proxy,
     identity: Arc<Identity>,
     limits: &Limits,
     calls: Arc<dyn Calls>,
@@ -58,8 +61,14 @@ pub(crate) async fn call(
     let meter = Arc::new(Meter::new(limits));
     let answer = Answer::default();
     let is_head = request.method() == Method::HEAD;
-    let state = State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone());
-    let guest = Box::pin(guest(pre, state, meter.clone(), answer.clone(), request));
+    let at = match proxy.idle.as_ref().and_then(|idle| idle.take(&meter)) {
+        Some(mut living) => {
+            living.store.data_mut().serve(calls.clone());
+            At::Living(Box::new(living))
+        }
+        None => At::Fresh(Box::new(State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone()))),
+    };
+    let guest = Box::pin(guest(proxy, at, meter.clone(), answer.clone(), request));
     let mut running = Running { guest: Some(guest), alarm: Alarm::default(), meter, calls: Some(calls), identity };
     let head = poll_fn(|cx| running.poll_head(cx, &answer)).await?;
     let unread = is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -81,30 +90,24 @@ pub(crate) async fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits
     store::warm(pre.instance_pre(), limits, state).await
 }
 
-/// Nothing is asked of it: no request runs.
-struct NoCalls;
-
-impl Calls for NoCalls {
-    fn next(&self, _: Request<Body>) -> NextFuture {
-        Box::pin(async { Err(EgressError::Budget) })
-    }
-
-    fn fetch(&self, _: Request<Body>) -> NextFuture {
-        Box::pin(async { Err(EgressError::Budget) })
-    }
-
-    fn ended(&self, _: Ended) {}
+/// Where a call runs.
+enum At {
+    Fresh(Box<State>),
+    Living(Box<Living<State, bindings::Proxy>>),
 }
 
-/// The guest's whole run: the store lives and dies in here.
+/// The guest's whole run: a fresh store lives and dies in here, unless it may serve again.
 async fn guest(
-    pre: ProxyPre<State>,
-    state: State,
+    proxy: Proxy,
+    at: At,
     meter: Arc<Meter>,
     answer: Answer,
     request: Request<Body>,
 ) -> wasmtime::Result<()> {
-    let mut store = store::limited(pre.engine(), state, meter.clone());
+    let (mut store, instance, life) = match at {
+        At::Fresh(state) => (store::limited(proxy.pre.engine(), *state), None, Life::new()),
+        At::Living(living) => (living.store, Some(living.instance), living.life),
+    };
     let request = request.map(|body| ToGuest::served(body, meter.clone()));
     let ends = meter.clone();
     let http = &mut store.data_mut().http();
@@ -113,10 +116,17 @@ async fn guest(
         meter.answered();
         *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
     })?;
-    let proxy = pre.instantiate_async(&mut store).await?;
-    let result = proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
+    let instance = match instance {
+        Some(instance) => instance,
+        None => proxy.pre.instantiate_async(&mut store).await?,
+    };
+    let result = instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
     // With the store such a body would seem to end well.
     ends.left(store.data_mut().bodies_left());
+    if let (Ok(()), Some(idle)) = (&result, &proxy.idle) {
+        store.data_mut().rest();
+        idle.give_back(Living { store, instance, life });
+    }
     result
 }
 

@@ -1,14 +1,16 @@
 //! From bytes to a worker that can be called.
 
 use http::{Request, Response};
-use sluice_config::Limits;
+use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::{
     Calls, Failure, Filter, Identity, Phase, call,
+    engine::Engines,
     failure::is_local,
     filter,
     imports::{self, Contract, Refused},
@@ -27,7 +29,10 @@ pub enum CompileError {
     /// Linking fails though every import is known: a newer or changed interface.
     #[error("does not link: {0}")]
     Link(String),
-    /// This machine had no memory for it.
+    /// What the compiler's own process said, or at which limit it was ended.
+    #[error("{0}")]
+    Ended(String),
+    /// This machine had no memory for it, or did not let the compiler do its work.
     #[error("cannot be compiled here and now: {0}")]
     Local(String),
 }
@@ -44,32 +49,43 @@ pub enum Compiled {
 /// A worker of the contract `wasi:http/proxy@0.2`.
 #[derive(Clone)]
 pub struct Proxy {
-    pre: ProxyPre<State>,
+    pub(crate) pre: ProxyPre<State>,
+    /// Where instances may serve more than one call.
+    pub(crate) idle: Option<Arc<call::Idle>>,
+    room: Arc<Semaphore>,
 }
 
-/// What links with the components of each contract.
+/// What links with the components of each contract, and room for their instances that wait for another call.
 pub(crate) struct Linkers {
     pub(crate) proxy: Linker<State>,
     pub(crate) filter: Linker<filter::State>,
+    pub(crate) proxy_room: Arc<Semaphore>,
+    pub(crate) filter_room: Arc<Semaphore>,
 }
 
-pub(crate) fn compile(engine: &wasmtime::Engine, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
+pub(crate) fn compile(engines: &Engines, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
     let contract = imports::surface(wasm)?.check()?;
-    let component = Component::from_binary(engine, wasm).map_err(|e| error(&e, CompileError::Compile))?;
+    let component = Component::from_binary(engines.of(contract), wasm).map_err(|e| error(&e, CompileError::Compile))?;
+    link(linkers, contract, &component)
+}
+
+pub(crate) fn link(linkers: &Linkers, contract: Contract, component: &Component) -> Result<Compiled, CompileError> {
     let link = |e: wasmtime::Error| error(&e, CompileError::Link);
     Ok(match contract {
         Contract::Proxy => {
-            let pre = linkers.proxy.instantiate_pre(&component).map_err(link)?;
-            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)? })
+            let pre = linkers.proxy.instantiate_pre(component).map_err(link)?;
+            let room = linkers.proxy_room.clone();
+            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)?, idle: None, room })
         }
         Contract::Filter { on_request, on_response } => {
-            let pre = linkers.filter.instantiate_pre(&component).map_err(link)?;
-            Compiled::Filter(Filter::new(pre, on_request, on_response).map_err(link)?)
+            let pre = linkers.filter.instantiate_pre(component).map_err(link)?;
+            let room = linkers.filter_room.clone();
+            Compiled::Filter(Filter::new(pre, on_request, on_response, room).map_err(link)?)
         }
     })
 }
 
-fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> CompileError {
+pub(crate) fn error(error: &wasmtime::Error, kind: impl FnOnce(String) -> CompileError) -> CompileError {
     let why = format!("{error:#}");
     if is_local(error) { CompileError::Local(why) } else { kind(why) }
 }
@@ -81,6 +97,27 @@ impl Compiled {
         match self {
             Self::Proxy(_) => &[Phase::Handle],
             Self::Filter(filter) => filter.phases(),
+        }
+    }
+
+    /// The same code, called as a worker's manifest says: in a fresh instance each time, or in one that has served before.
+    /// Instances are shared by the clones of what is returned, and by nobody else: one for each worker of a snapshot.
+    #[must_use]
+    pub fn serving(self, instances: Option<Instances>) -> Self {
+        match self {
+            Self::Proxy(proxy) => {
+                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone())));
+                Self::Proxy(Proxy { idle, ..proxy })
+            }
+            Self::Filter(filter) => Self::Filter(filter.serving(instances)),
+        }
+    }
+
+    /// Lets go of the instances that wait for another call, now and from now on: for a worker that is superseded.
+    pub fn retire(&self) {
+        match self {
+            Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.close()),
+            Self::Filter(filter) => filter.retire(),
         }
     }
 
@@ -98,7 +135,7 @@ impl Compiled {
 }
 
 impl Proxy {
-    /// Runs the worker for one request, in a fresh instance, inside the caller's task. Resolves
+    /// Runs the worker for one request, in an instance of its own, inside the caller's task. Resolves
     /// with the response's head; reading the body drives what the worker still does.
     ///
     /// # Errors
@@ -110,7 +147,7 @@ impl Proxy {
         calls: Arc<dyn Calls>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
-        call::call(self.pre.clone(), identity.clone(), limits, calls, request).await
+        call::call(self.clone(), identity.clone(), limits, calls, request).await
     }
 }
 

@@ -1,13 +1,15 @@
-//! The engine: one per process, with its pool and its ticker.
+//! The engine: one per process, with a pool for each contract and one ticker.
 
 use std::{sync::Arc, thread, time::Duration};
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
+use tokio::sync::Semaphore;
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use crate::{
-    CompileError, Compiled,
+    CompileError, Compiled, OwnCode,
     compile::{self, Linkers},
     filter,
+    imports::Contract,
 };
 
 /// How often a running guest is looked at.
@@ -22,11 +24,14 @@ const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Metadata of an instance, in bytes.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
 
-/// Sizes of the pool. An outer worker holds its slot while inner ones run: `instances_max` is
-/// requests at once times workers in a chain.
+/// Instances that wait for another call hold at most this part of a pool, over all its workers.
+const IDLE_PART: u32 = 4;
+
+/// Sizes of each contract's pool. An outer worker of `wasi:http` holds its slot while inner ones run: `instances_max` is
+/// requests at once times such workers in a chain.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Calls at once, over all workers; what is above is shed.
+    /// Calls at once, over all workers of a contract; what is above is shed.
     pub instances_max: u32,
     /// Largest linear memory of any worker, in bytes; a worker's own limit may be lower.
     pub memory_bytes_max: usize,
@@ -48,8 +53,24 @@ pub struct EngineError(String);
 /// Compiles and runs workers; cheap to clone, one for the life of the process.
 #[derive(Clone)]
 pub struct Engine {
-    inner: wasmtime::Engine,
+    engines: Engines,
     linkers: Arc<Linkers>,
+}
+
+/// One for each contract, so that workers that wait for slow upstreams never hold the room of filters. They make the same code.
+#[derive(Clone)]
+pub(crate) struct Engines {
+    proxies: wasmtime::Engine,
+    filters: wasmtime::Engine,
+}
+
+impl Engines {
+    pub(crate) fn of(&self, contract: Contract) -> &wasmtime::Engine {
+        match contract {
+            Contract::Proxy => &self.proxies,
+            Contract::Filter { .. } => &self.filters,
+        }
+    }
 }
 
 impl Engine {
@@ -59,15 +80,18 @@ impl Engine {
     /// The pool's address space or the thread cannot be had.
     pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
         let error = |e: wasmtime::Error| EngineError(format!("{e:#}"));
-        let inner = wasmtime::Engine::new(&settings(config)).map_err(error)?;
-        let mut proxy = Linker::new(&inner);
+        let engine = || wasmtime::Engine::new(&settings(config)).map_err(error);
+        let engines = Engines { proxies: engine()?, filters: engine()? };
+        let mut proxy = Linker::new(&engines.proxies);
         wasmtime_wasi::p2::add_to_linker_async(&mut proxy).map_err(error)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut proxy).map_err(error)?;
-        let mut filter = Linker::new(&inner);
+        let mut filter = Linker::new(&engines.filters);
         wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
         filter::add_to_linker(&mut filter).map_err(error)?;
-        tick(&inner).map_err(|e| EngineError(e.to_string()))?;
-        Ok(Self { inner, linkers: Arc::new(Linkers { proxy, filter }) })
+        tick(&engines).map_err(|e| EngineError(e.to_string()))?;
+        let room = || Arc::new(Semaphore::new((config.instances_max / IDLE_PART) as usize));
+        let (proxy_room, filter_room) = (room(), room());
+        Ok(Self { engines, linkers: Arc::new(Linkers { proxy, filter, proxy_room, filter_room }) })
     }
 
     /// Compiles a component. Blocks for as long as that takes: call it off the serving threads.
@@ -75,19 +99,39 @@ impl Engine {
     /// # Errors
     /// See [`CompileError`]; each says what to do.
     pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, CompileError> {
-        compile::compile(&self.inner, &self.linkers, wasm)
+        compile::compile(&self.engines, &self.linkers, wasm)
+    }
+
+    /// Links code of our own, made of a component of this contract. Takes milliseconds: call it off the serving threads.
+    ///
+    /// # Errors
+    /// See [`CompileError`]; the pool's sizes and the linkers have their say here.
+    pub fn load(&self, contract: Contract, code: &OwnCode) -> Result<Compiled, CompileError> {
+        compile::link(&self.linkers, contract, &code.component(self.engines.of(contract))?)
+    }
+
+    /// Whether this version made the code, with the settings of this engine, for this CPU.
+    #[must_use]
+    pub fn can_run(&self, code: &OwnCode) -> bool {
+        code.is_for(self.engines.of(Contract::Proxy))
     }
 }
 
 fn settings(config: &EngineConfig) -> Config {
+    let mut settings = code_settings();
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    settings
+}
+
+/// What code depends on. The compiler's process has this and no pool: where instances are put is no part of their code.
+pub(crate) fn code_settings() -> Config {
     let mut settings = Config::new();
     settings
         .wasm_component_model(true)
         // Nothing here needs it, and without it a class of attacks and a fifth of a call's cost is gone.
         .concurrency_support(false)
         .epoch_interruption(true)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        .memory_init_cow(true);
     // Shared memories would grow past the limiter.
     settings.wasm_threads(false);
     settings.wasm_shared_everything_threads(false);
@@ -118,14 +162,14 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
 }
 
 /// One OS thread for all calls: a guest that spins can hold the async runtime's timers, not this.
-fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
+fn tick(engines: &Engines) -> std::io::Result<()> {
+    let engines = [engines.proxies.weak(), engines.filters.weak()];
     thread::Builder::new()
         .name("sluice-ticker".to_owned())
         .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
+            let tick = |engine: &EngineWeak| engine.upgrade().map(|engine| engine.increment_epoch());
+            // Workers may outlive what compiled them.
+            while engines.iter().filter_map(tick).count() > 0 {
                 thread::sleep(TICK);
             }
         })

@@ -5,6 +5,7 @@ mod body;
 mod call;
 mod exchange;
 mod fields;
+mod granted;
 mod held;
 mod host;
 mod message;
@@ -13,15 +14,17 @@ mod notes;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use sluice_config::Limits;
+use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
-use wasmtime::component::{HasSelf, InstancePre, Linker, types::ComponentItem};
+use tokio::sync::Semaphore;
+use wasmtime::component::{HasSelf, Instance, InstancePre, Linker, types::ComponentItem};
 
-use crate::{Ended, Failure, Identity, Phase, store};
+use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
-pub use exchange::{Exchange, Spelling};
+pub use exchange::{Chosen, Exchange, Spelling};
 pub use fields::{HEAD_BYTES_MAX, head_bytes};
+pub use granted::{Bindings, Grants, NoBinding};
 pub(crate) use held::State;
 pub use message::address;
 
@@ -33,6 +36,22 @@ pub struct Filter {
     pre: InstancePre<State>,
     on_request: Option<on_request::GuestIndices>,
     on_response: Option<on_response::GuestIndices>,
+    /// Where instances may serve more than one call.
+    idle: Option<Arc<Idle<State, Guest>>>,
+    room: Arc<Semaphore>,
+}
+
+/// An instance, and its functions as far as they were called.
+struct Guest {
+    instance: Instance,
+    on_request: Option<on_request::Guest>,
+    on_response: Option<on_response::Guest>,
+}
+
+impl Guest {
+    fn new(instance: Instance) -> Self {
+        Self { instance, on_request: None, on_response: None }
+    }
 }
 
 /// What filters may import, beside what every toolchain does.
@@ -41,7 +60,12 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 }
 
 impl Filter {
-    pub(crate) fn new(pre: InstancePre<State>, on_request: bool, on_response: bool) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        pre: InstancePre<State>,
+        on_request: bool,
+        on_response: bool,
+        room: Arc<Semaphore>,
+    ) -> wasmtime::Result<Self> {
         let request = on_request.then(|| on_request::GuestIndices::new(&pre)).transpose()?;
         let response = on_response.then(|| on_response::GuestIndices::new(&pre)).transpose()?;
         if on_request {
@@ -50,7 +74,16 @@ impl Filter {
         if on_response {
             typed::<bindings::OnResponseParams, bindings::OnResponseResults>(&pre, bindings::ON_RESPONSE)?;
         }
-        Ok(Self { pre, on_request: request, on_response: response })
+        Ok(Self { pre, on_request: request, on_response: response, idle: None, room })
+    }
+
+    pub(crate) fn serving(self, instances: Option<Instances>) -> Self {
+        let idle = instances.map(|i| Arc::new(Idle::new(i, self.room.clone())));
+        Self { idle, ..self }
+    }
+
+    pub(crate) fn retire(&self) {
+        self.idle.iter().for_each(|idle| idle.close());
     }
 
     /// The calls that it answers.
@@ -76,33 +109,35 @@ impl Filter {
         self.on_response.is_some()
     }
 
-    /// Calls it with a request, in a fresh instance, inside the caller's task. A filter that does not see requests lets
+    /// Calls it with a request, in an instance of its own, inside the caller's task. A filter that does not see requests lets
     /// it pass.
     pub async fn on_request(
         &self,
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
+        bindings: Bindings,
         request: Request<Body>,
     ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-        call::on_request(self, identity, limits, exchange, request).await
+        call::on_request(self, identity, limits, exchange, bindings, request).await
     }
 
-    /// Calls it with a response, in a fresh instance, inside the caller's task; `state` is what its request phase kept. A
+    /// Calls it with a response, in an instance of its own, inside the caller's task; `state` is what its request phase kept. A
     /// filter that does not see responses lets it pass.
     pub async fn on_response(
         &self,
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
+        bindings: Bindings,
         state: bytes::Bytes,
         response: Response<Body>,
     ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-        call::on_response(self, identity, limits, exchange, state, response).await
+        call::on_response(self, identity, limits, exchange, bindings, state, response).await
     }
 
     pub(crate) async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
-        let held = |meter| State::idle(identity, limits.memory_bytes, meter);
+        let held = |meter| State::new(identity, limits.memory_bytes, meter);
         store::warm(&self.pre, limits, held).await
     }
 }

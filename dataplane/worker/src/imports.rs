@@ -39,7 +39,7 @@ const WASI: &str = "0.2.";
 
 /// The package of filters, and what of it filters import.
 const FILTER: &str = "sluice:worker";
-const FILTER_IMPORTS: [&str; 3] = ["types", "notes", "state"];
+const FILTER_IMPORTS: [&str; 5] = ["types", "notes", "state", "fetch", "rate"];
 /// The version of it.
 const FILTER_VERSION: &str = "0.1.";
 
@@ -200,7 +200,7 @@ fn is_granted(name: &str, contract: Contract) -> bool {
         return true;
     }
     parts(name, WASI).is_some_and(|(package, interface)| {
-        // A filter has no way to wait for a response yet.
+        // A filter has requests of its own by `fetch`, and `next` by returning.
         let http_too = !is_filter || package != "wasi:http";
         http_too && GRANTED.iter().any(|(granted, interfaces)| *granted == package && interfaces.contains(&interface))
     })

@@ -1,8 +1,10 @@
 //! Runs workers: engine, pool, limits, host capabilities.
 //!
-//! [`Engine::compile`] turns bytes into a [`Compiled`] worker or says plainly why not. [`Proxy::call`] runs one of the
-//! contract `wasi:http/proxy` for one request, [`Filter::on_request`] and [`Filter::on_response`] one of
-//! `sluice:worker/filter`; each call in a fresh instance, under its [`Limits`]. What it ended in is an [`Outcome`].
+//! [`compiler::Compiler`] turns bytes into [`OwnCode`] in a process of its own, or says plainly why not, and
+//! [`Engine::load`] that into a [`Compiled`] worker. [`Proxy::call`] runs one of the contract `wasi:http/proxy` for one
+//! request, [`Filter::on_request`] and [`Filter::on_response`] one of `sluice:worker/filter`; each call under its
+//! [`Limits`], in a fresh instance, or, where the worker asks for it, in one that has served before
+//! ([`Compiled::serving`]). What it ended in is an [`Outcome`].
 //!
 //! Without the feature `runtime` (on by default) only [`imports`] is there: the operator checks
 //! what a component asks for in the same words, without an engine.
@@ -20,6 +22,8 @@ mod call;
 #[cfg(feature = "runtime")]
 mod compile;
 #[cfg(feature = "runtime")]
+pub mod compiler;
+#[cfg(feature = "runtime")]
 mod engine;
 #[cfg(feature = "runtime")]
 mod failure;
@@ -36,6 +40,10 @@ mod metered;
 #[cfg(feature = "runtime")]
 mod outcome;
 #[cfg(feature = "runtime")]
+mod own_code;
+#[cfg(feature = "runtime")]
+mod reuse;
+#[cfg(feature = "runtime")]
 mod state;
 #[cfg(feature = "runtime")]
 mod store;
@@ -49,9 +57,16 @@ pub use compile::{CompileError, Compiled, Proxy};
 #[cfg(feature = "runtime")]
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
-pub use filter::{Decision, Exchange, Filter, HEAD_BYTES_MAX, Spelling, Stopped, address, head_bytes};
+pub use filter::{
+    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, address,
+    head_bytes,
+};
+#[cfg(feature = "runtime")]
+pub use meter::process_cpu;
 #[cfg(feature = "runtime")]
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
+#[cfg(feature = "runtime")]
+pub use own_code::{Key, OwnCode, Seal, SealError, new_key, precompile};
 
 /// Contracts that this crate runs, as nodes report them.
 pub const CONTRACTS: [&str; 2] = ["wasi:http/proxy@0.2", "sluice:worker/filter@0.1"];

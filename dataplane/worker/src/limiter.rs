@@ -1,4 +1,4 @@
-//! Memory of one call: all its linear memories and tables together.
+//! Memory of one instance: all its linear memories and tables together.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use wasmtime::ResourceLimiter;
 
 use crate::meter::Meter;
 
-/// Elements of all tables of a call.
+/// Elements of all tables of an instance.
 const TABLE_ELEMENTS_MAX: usize = 200_000;
 
 pub(crate) struct Limiter {
@@ -19,6 +19,16 @@ pub(crate) struct Limiter {
 impl Limiter {
     pub(crate) fn new(bytes_max: u64, meter: Arc<Meter>) -> Self {
         Self { bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), bytes: 0, elements: 0, meter }
+    }
+
+    /// What is denied from now on is denied to the call of this meter.
+    pub(crate) fn meter_by(&mut self, meter: &Arc<Meter>) {
+        self.meter.clone_from(meter);
+    }
+
+    /// Memory never shrinks: what one call took is gone for the next.
+    pub(crate) fn is_half_used(&self) -> bool {
+        self.bytes > self.bytes_max / 2 || self.elements > TABLE_ELEMENTS_MAX / 2
     }
 }
 

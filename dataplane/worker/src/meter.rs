@@ -339,10 +339,20 @@ impl Meter {
 
 /// CPU time of this thread: what the guest used, however long the machine kept it waiting.
 fn thread_cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+    clock_ns(ClockId::ThreadCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// CPU time of all threads of this process.
+#[must_use]
+pub fn process_cpu() -> Duration {
+    Duration::from_nanos(clock_ns(ClockId::ProcessCPUTime))
 }
 
 #[cfg(test)]

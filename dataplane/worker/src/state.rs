@@ -1,4 +1,4 @@
-//! What one call's store holds, and how its outgoing requests leave.
+//! What a store holds, and how its outgoing requests leave.
 
 use std::{
     future::Future,
@@ -13,11 +13,18 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
-    WasiHttpHooks, WasiHttpView, p2::body::HostOutgoingBody,
+    WasiHttpHooks, WasiHttpView,
+    p2::{
+        body::{HostFutureTrailers, HostIncomingBody, HostOutgoingBody},
+        types::{
+            HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest,
+            HostOutgoingResponse, HostResponseOutparam,
+        },
+    },
 };
 
 use crate::{
-    Calls, Identity, NEXT_AUTHORITY,
+    Calls, Ended, Identity, NEXT_AUTHORITY, NextFuture,
     bodies::{FromGuest, ToGuest},
     limiter::Limiter,
     logs::Log,
@@ -26,7 +33,7 @@ use crate::{
 };
 
 /// Headers, bodies, streams that a guest may hold at once: each costs memory of the host.
-const RESOURCES_MAX: usize = 1_024;
+pub(crate) const RESOURCES_MAX: usize = 1_024;
 /// Bytes that a guest may hand to the host in one call.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of a body that the host takes from a guest at once.
@@ -76,12 +83,50 @@ impl Held for State {
     fn limiter(&mut self) -> &mut Limiter {
         &mut self.limiter
     }
+
+    fn meter(&self) -> &Meter {
+        &self.hooks.meter
+    }
+
+    fn meter_by(&mut self, meter: &Arc<Meter>) {
+        self.hooks.meter.clone_from(meter);
+        self.limiter.meter_by(meter);
+    }
+
+    fn is_worn(&mut self) -> bool {
+        self.limiter.is_half_used() || self.table.iter_mut().count() > RESOURCES_MAX / 2 || self.holds_messages()
+    }
 }
 
 impl State {
+    /// Another call's side of the chain.
+    pub(crate) fn serve(&mut self, calls: Arc<dyn Calls>) {
+        self.hooks.calls = calls;
+    }
+
+    /// The call is over: the chain's side of it is let go.
+    pub(crate) fn rest(&mut self) {
+        self.hooks.calls = Arc::new(NoCalls);
+    }
+
     /// Bodies that the guest has begun and neither finished nor dropped.
     pub(crate) fn bodies_left(&mut self) -> usize {
         self.table.iter_mut().filter(|entry| entry.is::<HostOutgoingBody>()).count()
+    }
+
+    /// Whether the guest kept something of a call's messages: to let go of it, it must go.
+    fn holds_messages(&mut self) -> bool {
+        self.table.iter_mut().any(|entry| {
+            entry.is::<HostIncomingRequest>()
+                || entry.is::<HostIncomingResponse>()
+                || entry.is::<HostIncomingBody>()
+                || entry.is::<HostFutureIncomingResponse>()
+                || entry.is::<HostFutureTrailers>()
+                || entry.is::<HostOutgoingRequest>()
+                || entry.is::<HostOutgoingResponse>()
+                || entry.is::<HostOutgoingBody>()
+                || entry.is::<HostResponseOutparam>()
+        })
     }
 }
 
@@ -100,6 +145,21 @@ impl WasiHttpView for State {
 struct Hooks {
     meter: Arc<Meter>,
     calls: Arc<dyn Calls>,
+}
+
+/// Nothing is asked of it: no request runs.
+pub(crate) struct NoCalls;
+
+impl Calls for NoCalls {
+    fn next(&self, _: Request<Body>) -> NextFuture {
+        Box::pin(async { Err(EgressError::Budget) })
+    }
+
+    fn fetch(&self, _: Request<Body>) -> NextFuture {
+        Box::pin(async { Err(EgressError::Budget) })
+    }
+
+    fn ended(&self, _: Ended) {}
 }
 
 type Done = Box<dyn Future<Output = Result<(), Error>> + Send>;

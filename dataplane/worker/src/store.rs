@@ -23,15 +23,20 @@ const WARM_WALL_MS: u64 = 30_000;
 /// What a store holds, of either contract.
 pub(crate) trait Held: Send + Sized + 'static {
     fn limiter(&mut self) -> &mut Limiter;
+    fn meter(&self) -> &Meter;
+    /// Another call begins.
+    fn meter_by(&mut self, meter: &Arc<Meter>);
+    /// Whether the next call might find too little left, through no fault of its own.
+    fn is_worn(&mut self) -> bool;
 }
 
-/// A store whose guest yields and ends as the meter says.
-pub(crate) fn limited<T: Held>(engine: &wasmtime::Engine, held: T, meter: Arc<Meter>) -> Store<T> {
+/// A store whose guest yields and ends as the meter of what it holds says.
+pub(crate) fn limited<T: Held>(engine: &wasmtime::Engine, held: T) -> Store<T> {
     let mut store = Store::new(engine, held);
     store.limiter(|held| held.limiter());
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match meter.tick() {
+    store.epoch_deadline_callback(|store| match store.data().meter().tick() {
         Tick::Continue => Ok(UpdateDeadline::Continue(1)),
         // Tokio's own yield lets sockets and timers have their turn.
         Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
@@ -48,7 +53,7 @@ pub(crate) async fn warm<T: Held>(
 ) -> Result<(), Failure> {
     let limits = Limits { cpu_ms: WARM_CPU_MS, wall_ms: WARM_WALL_MS, memory_bytes: limits.memory_bytes };
     let meter = Arc::new(Meter::new(&limits));
-    let mut store = limited(pre.engine(), held(meter.clone()), meter.clone());
+    let mut store = limited(pre.engine(), held(meter.clone()));
     metered(&meter, async {
         match pre.instantiate_async(&mut store).await {
             Ok(_) => Ok(()),

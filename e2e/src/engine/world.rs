@@ -68,7 +68,14 @@ impl<'a> World<'a> {
         let mut nodes = Nodes::join(cluster, &client, nodes_wanted).await?;
         // It makes the groups' DaemonSets, on which nodes' pods depend.
         let artifacts_port = Some(operators::free_port()?);
-        let start = Start { name: OPERATOR, lease: OPERATOR, kubeconfig: &kubeconfig, log: "info", artifacts_port };
+        let start = Start {
+            name: OPERATOR,
+            lease: OPERATOR,
+            kubeconfig: &kubeconfig,
+            log: "info",
+            artifacts_port,
+            git_ca: None,
+        };
         let operator = start.on(cluster)?;
         nodes.settle().await?;
         members(&client, nodes_wanted).await?;
@@ -101,7 +108,7 @@ impl<'a> World<'a> {
 
     fn start(&mut self, kubeconfig: &std::path::Path) -> Result<()> {
         let artifacts_port = Some(self.operator.artifacts_port);
-        let start = Start { name: OPERATOR, lease: OPERATOR, kubeconfig, log: "info", artifacts_port };
+        let start = Start { name: OPERATOR, lease: OPERATOR, kubeconfig, log: "info", artifacts_port, git_ca: None };
         self.operator = start.on(self.cluster)?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod base;
 mod crash;
+mod evidence;
 mod fields;
 mod fleet;
 mod orders;

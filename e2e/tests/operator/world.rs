@@ -55,8 +55,23 @@ impl<'a> World<'a> {
 
     /// Starts an operator that this kubeconfig leads to the API server.
     pub(crate) fn start_operator_at(&self, name: &str, lease: &str, kubeconfig: &Path) -> Result<Metrics> {
+        self.start_operator_that(name, lease, kubeconfig, None)
+    }
+
+    /// Starts an operator that believes this authority, too.
+    pub(crate) fn start_believing_operator(&self, name: &str, lease: &str, authority: &Path) -> Result<Metrics> {
+        self.start_operator_that(name, lease, &self.kubeconfig, Some(authority))
+    }
+
+    fn start_operator_that(
+        &self,
+        name: &str,
+        lease: &str,
+        kubeconfig: &Path,
+        git_ca: Option<&Path>,
+    ) -> Result<Metrics> {
         let log = "info,sluice_operator=debug";
-        Ok(Start { name, lease, kubeconfig, log, artifacts_port: None }.on(self.cluster)?.metrics)
+        Ok(Start { name, lease, kubeconfig, log, artifacts_port: None, git_ca }.on(self.cluster)?.metrics)
     }
 
     /// The end of each operator's log.

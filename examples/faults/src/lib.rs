@@ -3,6 +3,8 @@
 
 mod steps;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use passing::wasip2::{
     self, exports,
     http::types::{IncomingRequest, ResponseOutparam},
@@ -12,8 +14,12 @@ struct Worker;
 
 wasip2::http::proxy::export!(Worker);
 
+/// Calls that this instance has had.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
 impl exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        CALLS.fetch_add(1, Relaxed);
         let headers = request.headers().clone();
         let script = headers.get("x-do").first().and_then(|v| String::from_utf8(v.clone()).ok()).unwrap_or_default();
         let (step, rest) = script.split_once(',').unwrap_or((&script, ""));

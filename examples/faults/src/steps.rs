@@ -1,17 +1,21 @@
 //! The steps.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use passing::wasip2::{
     self,
     clocks::monotonic_clock,
     http::{
         outgoing_handler,
         types::{
-            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingRequest,
+            ErrorCode, Fields, IncomingBody, IncomingRequest, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
             OutgoingResponse, ResponseOutparam, Scheme,
         },
     },
     io::streams::StreamError,
 };
+
+use crate::CALLS;
 
 pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers: Fields, out: ResponseOutparam) {
     match verb {
@@ -23,6 +27,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
         }
         "answer" => passing::answer(out, argument.parse().expect("a status"), "from the worker\n"),
         "echo" => echo(request, out),
+        "calls" => passing::answer(out, 200, &CALLS.load(Relaxed).to_string()),
         "log" => {
             println!("{argument}");
             eprintln!("{argument}");
@@ -33,6 +38,11 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             headers.set("host", &[argument.into()]).expect("a header");
             pass(request, headers, out, "", "");
         }
+        "upstream" => {
+            headers.set("sluice-upstream", &[argument.into()]).expect("a header");
+            pass(request, headers, out, "", "");
+        }
+        "method" => remethod(request, headers, out, argument),
         "next-answer" => {
             let _response = call(&request, headers);
             passing::answer(out, argument.parse().expect("a status"), "mine\n");
@@ -43,6 +53,14 @@ pub(crate) fn run(verb: &str, argument: &str, request: IncomingRequest, headers:
             let body = response.consume().expect("a body");
             read(&body, u64::MAX);
             panic!("the body came whole");
+        }
+        "leak" => {
+            std::mem::forget(vec![1_u8; argument.parse().expect("a number")]);
+            passing::answer(out, 200, "leaked\n");
+        }
+        "keep-request" => {
+            std::mem::forget(request);
+            passing::answer(out, 200, "kept\n");
         }
         // Before `next`.
         "trap" => panic!("told to"),
@@ -117,6 +135,12 @@ fn pass(request: IncomingRequest, headers: Fields, out: ResponseOutparam, name: 
 fn rewrite(request: IncomingRequest, headers: Fields, out: ResponseOutparam, path: &str) {
     let onward = passing::onward(&request, headers);
     onward.set_path_with_query(Some(path)).expect("a path");
+    passing::forward(request, onward, out, |_| {});
+}
+
+fn remethod(request: IncomingRequest, headers: Fields, out: ResponseOutparam, method: &str) {
+    let onward = passing::onward(&request, headers);
+    onward.set_method(&Method::Other(method.to_owned())).expect("a method");
     passing::forward(request, onward, out, |_| {});
 }
 

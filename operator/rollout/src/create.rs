@@ -1,7 +1,7 @@
 //! Makes an attempt, Pending, of each thing that a branch wants and that is not so.
 
 use crate::{
-    Effect, Environment, Head, Rejection, RolloutId, RolloutSpec, Unit, UnitId, UnitReport, Write, adopt,
+    Effect, Environment, Head, Rejection, RolloutId, RolloutSpec, Unit, UnitId, UnitReport, Write, adopt, start,
     view::View,
     wish::{self, Wish},
 };
@@ -13,6 +13,9 @@ pub(crate) fn missing(
     unit: &Unit,
     environment: Environment,
 ) -> (Option<Effect>, Option<UnitReport>) {
+    if start::is_elsewhere(view, id, environment) {
+        return (None, None);
+    }
     if let Some(Head::Unknown { reason }) = unit.heads.get(&environment) {
         return (None, unknown(view, id, environment, reason));
     }

@@ -51,9 +51,9 @@ pub use progress::{
 pub use room::ENTRIES_MAX;
 pub use sample::{Counted, JobState, Queried, QueryOutcome, Sample, WorstNode};
 pub use snapshot::{
-    Assignment, Check, Entry, Exception, ExceptionKind, GateScope, GateSpec, Group, Head, Node, NodeReport,
+    Assignment, Check, Elsewhere, Entry, Exception, ExceptionKind, GateScope, GateSpec, Group, Head, Node, NodeReport,
     OnGateFailure, Ppm, Rejection, Repository, RepositoryId, Revision, Snapshot, StagingEvidence, Suspect, Together,
-    Unit, UnitMemory,
+    Told, Unit, UnitMemory,
 };
 pub use time::Time;
 pub use waiting::{InStaging, Waiting, together as waits_for_together};

@@ -247,6 +247,7 @@ impl Next<'_> {
         }
         let Some((next, rollout)) = wish.last_attempt(self.view, self.environment) else { return };
         let ready = rollout.status.phase == Phase::Pending
+            && !start::is_elsewhere(self.view, self.id, self.environment)
             && rollout.verbs.abort.is_none()
             && self.memory.in_flight.as_ref() != Some(next)
             && start::queue(self.view, next, rollout).is_empty()

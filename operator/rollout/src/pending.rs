@@ -26,7 +26,7 @@ impl Step<'_> {
             }
             return;
         }
-        if let Some(message) = self.is_forbidden() {
+        if let Some(message) = self.is_forbidden().or_else(|| self.is_elsewhere()) {
             self.say(Severity::Normal, Reason::Superseded, message.clone());
             return self.end(Phase::Superseded, Some(Cause::Superseded { by: None }), message);
         }
@@ -40,6 +40,7 @@ impl Step<'_> {
         }
         self.waiting.extend(start::queue(self.view, self.id, self.rollout));
         self.waiting.extend(start::blockers(self.view, self.id, self.rollout));
+        self.observe.extend(start::to_ask(self.view, self.rollout));
     }
 
     /// Whether the units' memory holds it as rejected: only then may it end, else it would be made anew.
@@ -60,6 +61,14 @@ impl Step<'_> {
             let (change, Rejection { by, .. }) = wish.rejected(self.view, environment)?;
             (by != self.id).then(|| format!("{} was rejected by {by} before it started", change.target.short()))
         })
+    }
+
+    /// Whether it is for another cluster to try. One that was made while this cluster still had a staging is left over.
+    fn is_elsewhere(&self) -> Option<String> {
+        let environment = self.rollout.spec.environment;
+        let mut units = self.rollout.spec.units.iter();
+        let elsewhere = units.any(|change| start::is_elsewhere(self.view, &change.unit, environment));
+        elsewhere.then(|| format!("{environment} of its Repository is another cluster: nothing is tried here"))
     }
 
     /// Whether the branch moved on, and to which attempt.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Digest, Entry, Environment, RolloutId, RolloutSpec, RolloutStatus, Target, Time, UnitId, UnitMemory, Waiting,
+    Digest, Entry, Environment, RolloutId, RolloutSpec, RolloutStatus, Target, Time, UnitChange, UnitId, UnitMemory,
+    Waiting,
 };
 
 /// What to do now. It leaves the executor no choice: do every effect, begun in order, measure what is wanted
@@ -230,6 +231,11 @@ pub enum Wanted {
         unit: UnitId,
         /// What that becomes.
         target: Target,
+    },
+    /// Whether a staging in another cluster let this through: the statuses of commits tell. It may change at any time.
+    Evidence {
+        /// Of what.
+        change: UnitChange,
     },
 }
 

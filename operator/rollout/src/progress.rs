@@ -36,7 +36,7 @@ pub struct RolloutSpec {
 }
 
 /// One unit of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitChange {
     /// Which.
     pub unit: UnitId,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Digest, Environment, GateRef, Rollout, RolloutId, Sample, Target, Time, UnitId, UnitKind};
+use crate::{Digest, Environment, GateRef, Rollout, RolloutId, Sample, Target, Time, UnitChange, UnitId, UnitKind};
 
 /// All that is known at one moment. It must be complete: plan only once every cache is filled, because a
 /// group that is missing here counts as deleted.
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// What was measured for gates.
     pub samples: BTreeMap<GateRef, Vec<Sample>>,
+    /// What another cluster's staging says of what a plan wanted to know; one that is missing was not asked yet.
+    pub elsewhere: BTreeMap<UnitChange, Elsewhere>,
 }
 
 /// A deployment group, its nodes, and what it is told to run.
@@ -234,6 +236,8 @@ pub struct Repository {
     pub staging_evidence: StagingEvidence,
     /// The commit that each branch is at, as far as anyone could read it.
     pub commits: BTreeMap<Environment, String>,
+    /// The heads of its commits are being written: not all of them may be seen.
+    pub is_partly_seen: bool,
     /// The commit (or 7 and more of its first digits) whose removal of many units a person confirmed.
     pub removal_confirmed: Option<String>,
 }
@@ -244,8 +248,48 @@ pub enum StagingEvidence {
     /// The digest passed staging in this cluster.
     #[default]
     InCluster,
+    /// The digest passed staging in another cluster, as that has written to the commits' statuses.
+    CommitStatus,
     /// Nothing.
     None,
+}
+
+/// How a staging in another cluster stands to what production wants, as the statuses of commits tell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Elsewhere {
+    /// It passed there.
+    Passed,
+    /// It is tried there.
+    Tried(Told),
+    /// It failed there.
+    Failed(Told),
+    /// No status speaks of it.
+    Untold {
+        /// The status that should, e.g. `sluice/staging/shop`.
+        context: String,
+        /// A commit on which it was looked for, the likeliest one; none if there was no commit to look at.
+        commit: Option<String>,
+        /// How many others were looked at.
+        others: usize,
+        /// What it says there of something else, if it does.
+        says: Option<String>,
+    },
+    /// They cannot be read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A status that speaks of what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    /// Its name, e.g. `sluice/staging/shop`.
+    pub context: String,
+    /// The commit that has it.
+    pub commit: String,
+    /// What it says.
+    pub says: String,
 }
 
 /// A unit: what its branches want, and what is remembered.

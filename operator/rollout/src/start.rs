@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Digest, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange, UnitId,
-    Waiting, room,
+    Digest, Elsewhere, Environment, Head, InStaging, Phase, Rollout, RolloutId, StagingEvidence, Target, UnitChange,
+    UnitId, Waiting, Wanted, room,
     view::{View, target_of},
     wish,
 };
@@ -93,23 +93,62 @@ fn staging(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Wa
     if !lacks {
         return None;
     }
-    let memory = view.memory(&change.unit, Environment::Staging);
-    let attempt = view.last_attempt_at(&change.unit, Environment::Staging, &change.target);
-    let there = match (memory.rejected.get(&change.target), attempt) {
-        (Some(rejection), _) => InStaging::Rejected(rejection.by.clone()),
-        (None, Some((id, attempt))) if !attempt.status.phase.is_over() => InStaging::Tried(id.clone()),
-        (None, _) => InStaging::Absent,
+    let there = match evidence_asked(view, &change.unit) {
+        StagingEvidence::CommitStatus if may_leave(view, change) => {
+            InStaging::Elsewhere(view.snapshot.elsewhere.get(change).cloned())
+        }
+        StagingEvidence::CommitStatus => InStaging::Absent,
+        StagingEvidence::InCluster | StagingEvidence::None => here(view, change),
     };
     Some(Waiting::Staging { target: change.target.clone(), there })
 }
 
+/// How the staging of this cluster stands to it.
+fn here(view: &View<'_>, change: &UnitChange) -> InStaging {
+    let memory = view.memory(&change.unit, Environment::Staging);
+    let attempt = view.last_attempt_at(&change.unit, Environment::Staging, &change.target);
+    match (memory.rejected.get(&change.target), attempt) {
+        (Some(rejection), _) => InStaging::Rejected(rejection.by.clone()),
+        (None, Some((id, attempt))) if !attempt.status.phase.is_over() => InStaging::Tried(id.clone()),
+        (None, _) => InStaging::Absent,
+    }
+}
+
+/// What a unit's Repository asks of staging.
+fn evidence_asked(view: &View<'_>, unit: &UnitId) -> StagingEvidence {
+    let unit = view.snapshot.units.get(unit);
+    let repository = unit.and_then(|unit| view.snapshot.repositories.get(&unit.repository));
+    repository.map(|repository| repository.staging_evidence).unwrap_or_default()
+}
+
+/// Whether this environment of a unit is another cluster's: its branch is read here, and nothing of it is tried.
+pub(crate) fn is_elsewhere(view: &View<'_>, unit: &UnitId, environment: Environment) -> bool {
+    environment == Environment::Staging && evidence_asked(view, unit) == StagingEvidence::CommitStatus
+}
+
+/// What of an attempt another cluster's staging is asked, until the attempt starts. Also where a person approved: the
+/// event tells whether that was needed.
+pub(crate) fn to_ask(view: &View<'_>, rollout: &Rollout) -> Vec<Wanted> {
+    if rollout.spec.environment == Environment::Staging {
+        return Vec::new();
+    }
+    let units = rollout.spec.units.iter();
+    let asked = units.filter(|change| evidence_asked(view, &change.unit) == StagingEvidence::CommitStatus);
+    asked.map(|change| Wanted::Evidence { change: change.clone() }).collect()
+}
+
+/// Whether a status could be the evidence. What staging's branch has again is not gone there, whatever was said before.
+fn may_leave(view: &View<'_>, change: &UnitChange) -> bool {
+    change.target != Target::Removed || view.wanted(&change.unit, Environment::Staging) == Some(&Target::Removed)
+}
+
 /// Whether staging has not shown what production asks for.
 pub(crate) fn lacks_evidence(view: &View<'_>, change: &UnitChange, environment: Environment) -> bool {
-    let unit = view.snapshot.units.get(&change.unit);
-    let repository = unit.and_then(|unit| view.snapshot.repositories.get(&unit.repository));
-    let evidence = repository.map(|repository| repository.staging_evidence).unwrap_or_default();
-    match (environment, evidence) {
+    match (environment, evidence_asked(view, &change.unit)) {
         (Environment::Staging, _) | (_, StagingEvidence::None) => return false,
+        (Environment::Production, StagingEvidence::CommitStatus) => {
+            return view.snapshot.elsewhere.get(change) != Some(&Elsewhere::Passed) || !may_leave(view, change);
+        }
         (Environment::Production, StagingEvidence::InCluster) => {}
     }
     let staging = view.memory(&change.unit, Environment::Staging);
@@ -201,6 +240,9 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
         return None;
     }
     let id = &view.snapshot.units.get(&change.unit)?.repository;
+    if view.snapshot.repositories.get(id).is_some_and(|repository| repository.is_partly_seen) {
+        return Some(Waiting::Whole { repository: id.name.clone() });
+    }
     let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
     let (mut removed, mut of) = (Vec::new(), 0);
     for (unit_id, unit) in units.filter(|(unit_id, _)| view.stable(unit_id, environment) != Target::Removed) {

@@ -1,6 +1,6 @@
 //! What an attempt may wait for, and how the column WAITING FOR says it.
 
-use crate::{Environment, RolloutId, Target, Time, UnitId};
+use crate::{Elsewhere, Environment, RolloutId, Target, Time, Told, UnitId};
 
 /// One thing that an attempt waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +107,11 @@ pub enum Waiting {
         /// Name of the Repository on which to say so.
         repository: String,
     },
+    /// What else its commit removes.
+    Whole {
+        /// Name of the Repository that is read.
+        repository: String,
+    },
     /// A group that runs as many units as its nodes accept.
     Room {
         /// The group.
@@ -183,6 +188,9 @@ impl Waiting {
                 let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
                 format!("confirmation: the branch removes {removed} of {of} units; if so: {say}")
             }
+            Self::Whole { repository } => {
+                format!("Repository {repository} to be read whole: many removals at once need confirmation")
+            }
             Self::Room { group, most } => {
                 format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")
             }
@@ -206,6 +214,8 @@ pub enum InStaging {
     Tried(RolloutId),
     /// This attempt failed.
     Rejected(RolloutId),
+    /// Staging is another cluster: what the statuses of commits tell; none: nobody has looked yet.
+    Elsewhere(Option<Elsewhere>),
 }
 
 /// Why nothing of what goes together goes on.
@@ -222,7 +232,44 @@ fn staging(target: &str, there: &InStaging) -> String {
         InStaging::Rejected(rollout) => {
             format!("{target} was rejected in staging: retry {rollout}, or approve")
         }
+        InStaging::Elsewhere(there) => elsewhere(target, there.as_ref()),
     }
+}
+
+/// The same, of a staging in another cluster.
+fn elsewhere(target: &str, there: Option<&Elsewhere>) -> String {
+    let to_pass = format!("{target} to pass staging in another cluster");
+    match there {
+        None | Some(Elsewhere::Passed) => format!("{to_pass}: the commits' statuses are not read yet"),
+        Some(Elsewhere::Tried(Told { context, commit, says })) => {
+            format!("{to_pass}: status {context} of commit {} says {says}", short(commit))
+        }
+        Some(Elsewhere::Failed(Told { context, commit, says })) => {
+            let at = format!("status {context} of commit {} says {says}", short(commit));
+            format!("{target} failed staging in another cluster: {at}; retry it there, or approve")
+        }
+        Some(Elsewhere::Untold { context, commit, others, says }) => {
+            let more = if *others > 0 { format!(" and {others} more") } else { String::new() };
+            let found = match (commit, says) {
+                (None, _) => "there is no commit to look at".to_owned(),
+                (Some(commit), None) => format!("no status {context} at commit {}{more}", short(commit)),
+                (Some(commit), Some(says)) => {
+                    format!("status {context} at commit {}{more} is of something else ({says})", short(commit))
+                }
+            };
+            format!(
+                "{to_pass}: {found}; merge it to the staging branch, whose Repository needs commitStatus, or approve"
+            )
+        }
+        Some(Elsewhere::Unreadable { why }) => {
+            format!("{to_pass}, and the commits' statuses cannot be read: {why}; approve if it cannot wait")
+        }
+    }
+}
+
+/// Enough of a commit to find it.
+fn short(commit: &str) -> &str {
+    commit.get(..8).unwrap_or(commit)
 }
 
 fn soak(until: Option<Time>, requests: Option<(u64, u64)>, now: Time) -> String {

@@ -89,6 +89,8 @@ impl Gates {
                 }
                 Wanted::Query { .. } => queried.extend(query(stores, want)),
                 Wanted::Job { .. } => jobs.extend(job(stores, want)),
+                // No gate's.
+                Wanted::Evidence { .. } => {}
             }
         }
         let put = |old: &mut counters::Wants| (*old != counted).then(|| *old = counted).is_some();

@@ -12,6 +12,7 @@ use sluice_rollout::{
 
 use crate::{
     convert::{gates, ids, memory},
+    source,
     stores::Stores,
 };
 
@@ -49,11 +50,15 @@ fn head(namespace: &str, stored: Option<&crd::Head>) -> Head {
     }
 }
 
-pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository> {
+pub(super) fn repositories(
+    stores: &Stores,
+    whole: &BTreeSet<source::RepositoryId>,
+) -> BTreeMap<RepositoryId, Repository> {
     let read = |object: std::sync::Arc<crd::Repository>| {
         let id = RepositoryId { namespace: object.namespace()?, name: object.name_any() };
         let staging_evidence = match object.spec.staging_evidence {
             crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
+            crd::StagingEvidence::CommitStatus => StagingEvidence::CommitStatus,
             crd::StagingEvidence::None => StagingEvidence::None,
         };
         let known = object.status.as_ref().map(|status| &status.commits);
@@ -61,6 +66,8 @@ pub(super) fn repositories(stores: &Stores) -> BTreeMap<RepositoryId, Repository
         let repository = Repository {
             staging_evidence,
             commits: Environment::ALL.into_iter().filter_map(commit).collect(),
+            is_partly_seen: !whole
+                .contains(&source::RepositoryId { namespace: id.namespace.clone(), name: id.name.clone() }),
             removal_confirmed: object.spec.verbs.confirm_removal.clone(),
         };
         Some((id, repository))

@@ -130,7 +130,7 @@ fn state(provider: Provider, state: State) -> &'static str {
 }
 
 /// Base of the API, and the repository's name there.
-fn place(provider: Provider, url: &str, api: Option<&str>) -> Result<(String, String), ProviderError> {
+pub(super) fn place(provider: Provider, url: &str, api: Option<&str>) -> Result<(String, String), ProviderError> {
     let no_project = || ProviderError::NoProject(url.to_owned());
     let parsed = Url::parse(url).map_err(|_| no_project())?;
     let path = parsed.path().trim_matches('/');
@@ -166,7 +166,8 @@ mod tests {
     use super::*;
 
     fn api_of(provider: Provider, api: Option<&str>) -> CommitStatus {
-        CommitStatus { provider, api: api.map(str::to_owned), secret_ref: None, revert_pull_request: true }
+        let api = api.map(str::to_owned);
+        CommitStatus { provider, api, secret_ref: None, revert_pull_request: true, evidence_from: None }
     }
 
     fn written(provider: Provider, url: &str, api: Option<&str>, state: State) -> Request {

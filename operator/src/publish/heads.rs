@@ -7,7 +7,7 @@ use sluice_config::{Environment, UnitRef};
 use sluice_crds::{Head, Memory, Unit, UnitEnvironments, UnitSpec};
 
 use super::{
-    Input, Problems, Wanted, is_of,
+    Input, NOT_STORED, Problems, Wanted, is_of,
     sets::{Member, Sets},
 };
 use crate::{
@@ -65,7 +65,7 @@ async fn write_one(
     unit: &UnitRef,
     wishes: &Wishes<'_>,
 ) -> Result<(), (String, String)> {
-    let failed = |error: WriteError| ("NotStored".to_owned(), error.to_string());
+    let failed = |error: WriteError| (NOT_STORED.to_owned(), error.to_string());
     let name = unit.object_name();
     let api = hands.api::<Unit>(&unit.namespace);
     let mut cached = hands.stores.unit(unit).map(|stored| Unit::clone(&stored));
@@ -116,7 +116,7 @@ async fn write_one(
         let ask = |source| failed(WriteError::Api { what: format!("Unit {name}"), source: Box::new(source) });
         cached = api.get_opt(&name).await.map_err(ask)?;
     }
-    Err(("NotStored".to_owned(), format!("Unit {name} changes too fast: it is tried again at the next poll")))
+    Err((NOT_STORED.to_owned(), format!("Unit {name} changes too fast: it is tried again at the next poll")))
 }
 
 /// Whether nobody uses a unit's name any more: its Repository is gone, or took it out and nothing of it runs.

@@ -74,6 +74,9 @@ pub const WORKER_SPEC: &str = "  wasm: ./hello.wasm
   match:
   - hosts: [shop.example, '*.shop.example']
     paths: [/checkout/*]
+    methods: [GET, POST]
+    headers: [{name: X-Beta, value: '1'}]
+    percent: {share: 10%, by: cookie, name: session}
   bindings:
   - name: owners
     fetch: {origins: ['http://owners.default.svc:8080']}

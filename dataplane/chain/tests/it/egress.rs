@@ -63,3 +63,36 @@ async fn a_worker_reaches_only_what_its_bindings_grant() {
     assert_eq!(with.get(&step).await.status, 200);
     assert_eq!(other.count(), 1);
 }
+
+#[tokio::test]
+async fn a_filter_reaches_what_its_bindings_grant_and_waits_for_it() {
+    let other = TestUpstream::start("api").await;
+    let authority = other.url.strip_prefix("http://").unwrap().to_owned();
+    let step = format!("fetch:{authority}/who?x=1");
+    let without = Node::start(vec![Step::filter("a")]).await;
+    assert_eq!(without.get(&step).await.header("x-got"), "denied");
+    assert_eq!(other.count(), 0);
+
+    let with = Node::start(vec![Step::filter("a").fetches(&other.url), Step::filter("b")]).await;
+    assert_eq!(with.get(&step).await.header("x-got"), "200 10 bytes");
+    assert_eq!(with.get(&format!("fetch:{authority} 9")).await.header("x-got"), "too large");
+    assert_eq!(other.count(), 2);
+    // The next one in the chain has no binding.
+    assert_eq!(with.get(&format!("pass,{step}")).await.header("x-got"), "denied");
+    assert!(with.counted.calls("a").iter().all(|outcome| *outcome == Outcome::Next));
+
+    let dead = nobody().await;
+    let node = Node::start(vec![Step::filter("a").fetches(&dead)]).await;
+    let step = format!("fetch:{}", dead.strip_prefix("http://").unwrap());
+    assert_eq!(node.get(&step).await.header("x-got"), "unreachable");
+}
+
+#[tokio::test]
+async fn what_a_filter_waits_for_counts_for_its_wall_limit() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = silent.local_addr().unwrap();
+    let limits = sluice_config::Limits { wall_ms: 50, ..LIMITS };
+    let node = Node::start(vec![Step::filter("a").fetches(&format!("http://{place}")).limits(limits)]).await;
+    assert_eq!(node.get(&format!("fetch:{place}")).await.status, 503);
+    assert_eq!(node.counted.calls("a"), [Outcome::Wall]);
+}

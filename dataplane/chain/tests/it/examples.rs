@@ -86,3 +86,24 @@ async fn links_of_a_page_are_replaced() {
     let large = page.repeat(8_000);
     assert_eq!(seen("text/html", &large).await.text(), large, "too large to be read");
 }
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
+    let mut limit = Step::new("rate-limit").code(example("filter-rate-limit"));
+    let kind = sluice_config::BindingKind::Rate { requests: 2, per_ms: 86_400_000 };
+    limit.bindings.push(sluice_config::Binding { name: "clients".into(), kind });
+    let node = Node::start(vec![limit]).await;
+    let from = async |address: &str| {
+        let client = sluice_chain::ClientInfo { address: address.parse().unwrap(), tls: false };
+        Answer::of(node.snapshot.clone().handle(get("/", ""), client).await).await
+    };
+    for address in ["[2001:db8::1]:1", "[2001:db8::ffff]:2"] {
+        assert_eq!(from(address).await.status, 200);
+    }
+    let answer = from("[2001:db8:0:0:7::]:3").await;
+    assert_eq!(answer.status, 429, "its network has had both");
+    let seconds: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=43_200).contains(&seconds), "{seconds}");
+    assert_eq!(from("[2001:db8:0:1::1]:1").await.status, 200, "another network");
+    assert_eq!(from("192.0.2.1:1").await.status, 200);
+}

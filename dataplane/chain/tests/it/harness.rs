@@ -21,7 +21,8 @@ use sluice_chain::{
     RuntimeConfig, Snapshot, UnitRecorder,
 };
 use sluice_config::{
-    ChainPosition, Digest, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream, Worker,
+    ChainPosition, Digest, Instances, Limits, MatchRule, OnFailure, RouteRule, Routes, UnitKind, UnitRef, Upstream,
+    Worker,
 };
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Outcome, Phase};
@@ -173,6 +174,7 @@ fn answer(name: &str, request: Request<Incoming>) -> Response<Incoming> {
         .status(status)
         .header("x-upstream", name)
         .header("x-path", path)
+        .header("x-method", request.method().as_str())
         .header("x-host", joined("host"))
         .header("x-got", joined("x-seen"))
         .header("x-got-user", joined("x-user"));
@@ -206,6 +208,7 @@ pub(crate) struct Step {
     pub(crate) order: i32,
     pub(crate) code: Option<Code>,
     pub(crate) bindings: Vec<sluice_config::Binding>,
+    pub(crate) instances: Option<Instances>,
 }
 
 pub(crate) const LIMITS: Limits = Limits { cpu_ms: 5_000, wall_ms: 20_000, memory_bytes: 32 << 20 };
@@ -222,6 +225,7 @@ impl Step {
             order: 0,
             code: None,
             bindings: vec![],
+            instances: None,
         }
     }
 
@@ -241,13 +245,23 @@ impl Step {
         self
     }
 
-    pub(crate) fn paths(mut self, paths: &[&str]) -> Self {
-        self.rules.push(MatchRule { hosts: vec![], paths: paths.iter().map(ToString::to_string).collect() });
+    pub(crate) fn paths(self, paths: &[&str]) -> Self {
+        self.rule(MatchRule { paths: paths.iter().map(ToString::to_string).collect(), ..MatchRule::default() })
+    }
+
+    pub(crate) fn rule(mut self, rule: MatchRule) -> Self {
+        self.rules.push(rule);
         self
     }
 
     pub(crate) fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Instances of it serve so many calls.
+    pub(crate) fn reuse(mut self, reuse: u32) -> Self {
+        self.instances = Some(Instances { reuse, max_age_ms: 3_600_000 });
         self
     }
 
@@ -264,6 +278,15 @@ impl Step {
         self
     }
 
+    /// With a rate called `limit`.
+    pub(crate) fn rate(mut self, requests: u32, per_ms: u64) -> Self {
+        self.bindings.push(sluice_config::Binding {
+            name: "limit".into(),
+            kind: sluice_config::BindingKind::Rate { requests, per_ms },
+        });
+        self
+    }
+
     fn loaded(self) -> Loaded {
         Loaded {
             unit: UnitRef::new(UnitKind::Worker, "team", self.name),
@@ -273,6 +296,7 @@ impl Step {
                 match_rules: self.rules,
                 bindings: self.bindings,
                 limits: self.limits,
+                instances: self.instances,
                 on_failure: self.on_failure,
             },
             code: self.code.unwrap_or_else(|| Code::Ready(guest("faults"))),
@@ -292,7 +316,9 @@ pub(crate) struct Node {
 impl Node {
     /// A route with fallback behind these workers.
     pub(crate) async fn start(steps: Vec<Step>) -> Self {
-        Self::start_with(steps, RuntimeConfig::new("canary"), None).await
+        // All tests are one process, which is busy.
+        let config = RuntimeConfig { unit_cpu_percent: 100, ..RuntimeConfig::new("canary") };
+        Self::start_with(steps, config, None).await
     }
 
     pub(crate) async fn start_with(steps: Vec<Step>, config: RuntimeConfig, upstream_url: Option<String>) -> Self {
@@ -336,6 +362,8 @@ pub(crate) fn plan(steps: Vec<Step>, upstream: &str, fallback: Option<&str>) -> 
                     paths: vec!["/*".into()],
                     upstream: upstream_of(upstream),
                     fallback: fallback.map(upstream_of),
+                    // The same application, by another name.
+                    alternatives: fallback.map(|url| ("blue".to_owned(), upstream_of(url))).into_iter().collect(),
                 }],
             },
         }],

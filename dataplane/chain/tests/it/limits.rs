@@ -134,6 +134,7 @@ async fn what_finds_no_room_is_shed() {
     let node = Node::start(vec![Step::new("a").code(code()), Step::new("b").code(code())]).await;
     let answer = node.get("pass,pass").await;
     assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(node.counted.calls("a"), [Outcome::Next]);
     assert_eq!(node.counted.calls("b"), [Outcome::Shed]);
     let shed = (sluice_chain::Class::C5xx, sluice_chain::Origin::Proxy, false);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic")]
 
 mod bodies;
+mod conditions;
 mod counting;
 mod egress;
 mod examples;
@@ -10,4 +11,7 @@ mod filters;
 mod harness;
 mod limits;
 mod order;
+mod reuse;
 mod swap;
+mod traces;
+mod upstreams;

@@ -1,6 +1,7 @@
 //! Who sees a request, in which order, and who does not.
 
 use http_body_util::BodyExt;
+use sluice_config::MatchRule;
 
 use crate::harness::*;
 
@@ -73,8 +74,7 @@ async fn a_rewrite_cannot_slip_past_a_worker_of_either_path() {
 
 #[tokio::test]
 async fn a_host_is_rewritten_by_setting_it_and_the_upstream_stays() {
-    let mut step = Step::new("b");
-    step.rules.push(sluice_config::MatchRule { hosts: vec!["admin.example".into()], paths: vec![] });
+    let step = Step::new("b").rule(MatchRule { hosts: vec!["admin.example".into()], ..MatchRule::default() });
     let node = Node::start(vec![Step::new("a"), step]).await;
     let answer = node.get("rehost:admin.example,tag:b").await;
     assert_eq!(answer.header("x-host"), "admin.example");

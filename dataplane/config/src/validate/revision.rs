@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Invalid, count, hosts, invalid, limits, name, origin, paths, range};
-use crate::{Binding, BindingKind, Bundle, Content, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
+use super::{Invalid, count, hosts, invalid, limits, matching, name, origin, paths, range};
+use crate::{Binding, BindingKind, Bundle, Content, FALLBACK, FORMAT, Revision, Routes, UnitRef, Upstream, Worker};
 
 impl Revision {
     /// Checks a revision on its own. One that fails is refused; its unit keeps its last good one.
@@ -52,19 +52,20 @@ impl Revision {
 
 fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
     name(&format!("{at}.chain.stage"), &worker.chain.stage)?;
-    count(&format!("{at}.match"), worker.match_rules.len())?;
-    for rule in &worker.match_rules {
-        hosts(&format!("{at}.match.hosts"), &rule.hosts)?;
-        paths(&format!("{at}.match.paths"), &rule.paths)?;
-    }
+    matching::rules(&format!("{at}.match"), &worker.match_rules)?;
     count(&format!("{at}.bindings"), worker.bindings.len())?;
     let mut names = BTreeSet::new();
     for binding in &worker.bindings {
         name(&format!("{at}.bindings.name"), &binding.name)?;
         if !names.insert(&binding.name) {
-            return Err(invalid(format!("{at}.bindings"), format!("`{}` is listed twice", binding.name)));
+            let problem = format!("`{}` is listed twice; a name is that of one thing, fetch or rate", binding.name);
+            return Err(invalid(format!("{at}.bindings"), problem));
         }
         validate_binding(&format!("{at}.bindings[{}]", binding.name), binding)?;
+    }
+    if let Some(instances) = &worker.instances {
+        range(&format!("{at}.instances.reuse"), instances.reuse.into(), limits::REUSE, "calls")?;
+        range(&format!("{at}.instances.maxAge"), instances.max_age_ms, limits::MAX_AGE_MS, "ms")?;
     }
     let l = &worker.limits;
     range(&format!("{at}.limits.cpu"), l.cpu_ms, limits::CPU_MS, "ms")?;
@@ -90,6 +91,15 @@ fn validate_routes(at: &str, routes: &Routes) -> Result<(), Invalid> {
         if let Some(fallback) = &rule.fallback {
             validate_upstream(&format!("{at}.rules.fallback"), fallback)?;
         }
+        count(&format!("{at}.rules.alternatives"), rule.alternatives.len())?;
+        for (key, upstream) in &rule.alternatives {
+            name(&format!("{at}.rules.alternatives"), key)?;
+            if key == FALLBACK {
+                let problem = format!("`{key}` is what the fallback is called: choose another name");
+                return Err(invalid(format!("{at}.rules.alternatives"), problem));
+            }
+            validate_upstream(&format!("{at}.rules.alternatives.{key}"), upstream)?;
+        }
     }
     Ok(())
 }
@@ -111,6 +121,10 @@ fn validate_binding(at: &str, binding: &Binding) -> Result<(), Invalid> {
             }
             count(&format!("{at}.origins"), origins.len())?;
             origins.iter().try_for_each(|o| origin(&format!("{at}.origins"), o))
+        }
+        BindingKind::Rate { requests, per_ms } => {
+            range(&format!("{at}.rate.requests"), (*requests).into(), limits::RATE_REQUESTS, "requests")?;
+            range(&format!("{at}.rate.per"), *per_ms, limits::RATE_PER_MS, "ms")
         }
     }
 }

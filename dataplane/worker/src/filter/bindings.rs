@@ -14,6 +14,7 @@ wasmtime::component::bindgen!({
     imports: {
         "sluice:worker/types.[method]request.body": async | trappable,
         "sluice:worker/types.[method]response.body": async | trappable,
+        "sluice:worker/fetch.send": async | trappable,
         default: trappable,
     },
     exports: { default: async },

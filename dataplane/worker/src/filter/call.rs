@@ -1,4 +1,4 @@
-//! One call: a fresh instance, its limits, and what came of it.
+//! One call: its instance, its limits, and what came of it.
 
 use std::sync::Arc;
 
@@ -6,18 +6,22 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sluice_config::Limits;
 use sluice_egress::Body;
-use wasmtime::{
-    Store,
-    component::{Instance, Resource},
-};
+use wasmtime::{Store, component::Resource};
 
 use super::{
-    Exchange, Filter,
+    Bindings, Exchange, Filter, Guest,
     bindings::sluice::worker::types::Action,
-    held::{State, Subject},
+    held::{About, Left, State, Subject},
     message::{self, Address, RequestHeld, ResponseHeld},
 };
-use crate::{Ended, Failure, Identity, Outcome, failure::Invalid, meter::Meter, metered::metered, store::limited};
+use crate::{
+    Ended, Failure, Identity, Outcome,
+    failure::Invalid,
+    meter::Meter,
+    metered::metered,
+    reuse::{Life, Living},
+    store::limited,
+};
 
 /// What a filter decided of a request.
 pub enum Decision {
@@ -47,6 +51,7 @@ pub(super) async fn on_request(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
+    bindings: Bindings,
     request: Request<Body>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
     let meter = Arc::new(Meter::new(limits));
@@ -55,24 +60,28 @@ pub(super) async fn on_request(
         return (ended(Outcome::Next, &meter), Ok(next));
     };
     let subject = Subject::Request(RequestHeld::new(request));
-    let state = State::new(identity, limits.memory_bytes, meter.clone(), subject, exchange.clone());
-    let guest = async |store: &mut Store<State>, instance: &Instance| {
-        indices.load(&mut *store, instance)?.call_handle(&mut *store, Resource::new_borrow(0)).await
+    let guest = async |store: &mut Store<State>, guest: &mut Guest| {
+        let function = match &mut guest.on_request {
+            Some(loaded) => loaded,
+            unloaded @ None => unloaded.insert(indices.load(&mut *store, &guest.instance)?),
+        };
+        function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let (returned, state) = fresh(filter, state, &meter, guest).await;
-    let Subject::Request(held) = state.subject else { unreachable!("a call's subject stays what it is") };
+    let about = About { subject, exchange: exchange.clone(), bindings, kept: Vec::new() };
+    let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
+    let Subject::Request(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|action| {
         let verdict = match action {
             Action::Next => held.check().map(Verdict::Next),
             Action::Answer(answer) => message::answer(answer).map(Verdict::Answer),
         };
         // Last, so that nothing of a call that failed is seen.
-        verdict.and_then(|v| exchange.notes.commit(state.written).map(|()| v)).map_err(|e| invalid(e, &meter))
+        verdict.and_then(|v| exchange.notes.commit(left.written).map(|()| v)).map_err(|e| invalid(e, &meter))
     });
     match settled {
         Ok(Verdict::Next(elsewhere)) => {
             let is_rewritten = elsewhere.is_some();
-            let next = Decision::Next { request: held.edited(elsewhere), is_rewritten, state: state.kept.into() };
+            let next = Decision::Next { request: held.edited(elsewhere), is_rewritten, state: left.kept.into() };
             (ended(Outcome::Next, &meter), Ok(next))
         }
         Ok(Verdict::Answer(answer)) => (ended(Outcome::Answered, &meter), Ok(Decision::Answer(answer))),
@@ -80,20 +89,41 @@ pub(super) async fn on_request(
     }
 }
 
-/// Calls a guest in a fresh instance: what it returned, and what it leaves.
-async fn fresh<T>(
+/// Calls a guest: what it returned, and what it leaves.
+async fn run<T>(
     filter: &Filter,
-    state: State,
+    identity: &Arc<Identity>,
+    limits: &Limits,
     meter: &Arc<Meter>,
-    guest: impl AsyncFnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
-) -> (Result<T, Failure>, State) {
-    let mut store = limited(filter.pre.engine(), state, meter.clone());
+    about: About,
+    call: impl AsyncFnOnce(&mut Store<State>, &mut Guest) -> wasmtime::Result<T>,
+) -> (Result<T, Failure>, Left) {
+    let idle = filter.idle.as_ref();
+    let (mut store, guest, life) = match idle.and_then(|idle| idle.take(meter)) {
+        Some(Living { store, instance, life }) => (store, Some(instance), life),
+        None => {
+            let state = State::new(identity, limits.memory_bytes, meter.clone());
+            (limited(filter.pre.engine(), state), None, Life::new())
+        }
+    };
+    store.data_mut().begin(about);
     let returned = metered(meter, async {
-        let instance = filter.pre.instantiate_async(&mut store).await?;
-        guest(&mut store, &instance).await
+        let mut guest = match guest {
+            Some(guest) => guest,
+            None => Guest::new(filter.pre.instantiate_async(&mut store).await?),
+        };
+        let value = call(&mut store, &mut guest).await?;
+        Ok((value, guest))
     })
     .await;
-    (returned, store.into_data())
+    let left = store.data_mut().end();
+    let returned = returned.map(|(value, instance)| {
+        if let Some(idle) = idle {
+            idle.give_back(Living { store, instance, life });
+        }
+        value
+    });
+    (returned, left)
 }
 
 enum Verdict {
@@ -106,6 +136,7 @@ pub(super) async fn on_response(
     identity: &Arc<Identity>,
     limits: &Limits,
     exchange: &Arc<Exchange>,
+    bindings: Bindings,
     kept: Bytes,
     response: Response<Body>,
 ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
@@ -114,15 +145,18 @@ pub(super) async fn on_response(
         return (ended(Outcome::Next, &meter), Ok(response));
     };
     let subject = Subject::Response(ResponseHeld::new(response));
-    let mut state = State::new(identity, limits.memory_bytes, meter.clone(), subject, exchange.clone());
-    state.kept = kept.into();
-    let guest = async |store: &mut Store<State>, instance: &Instance| {
-        indices.load(&mut *store, instance)?.call_handle(&mut *store, Resource::new_borrow(0)).await
+    let guest = async |store: &mut Store<State>, guest: &mut Guest| {
+        let function = match &mut guest.on_response {
+            Some(loaded) => loaded,
+            unloaded @ None => unloaded.insert(indices.load(&mut *store, &guest.instance)?),
+        };
+        function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
-    let (returned, state) = fresh(filter, state, &meter, guest).await;
-    let Subject::Response(held) = state.subject else { unreachable!("a call's subject stays what it is") };
+    let about = About { subject, exchange: exchange.clone(), bindings, kept: kept.into() };
+    let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
+    let Subject::Response(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|()| {
-        let checked = held.check().and_then(|()| exchange.notes.commit(state.written));
+        let checked = held.check().and_then(|()| exchange.notes.commit(left.written));
         checked.map_err(|e| invalid(e, &meter))
     });
     match settled {

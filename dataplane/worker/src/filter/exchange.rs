@@ -1,6 +1,6 @@
-//! What all filters of one request share: the client's request, and their notes.
+//! What all filters of one request share: the client's request, where it may go, and their notes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{
     Method,
@@ -18,6 +18,11 @@ pub struct Spelling {
     pub path: fn(&PathAndQuery) -> Result<(), String>,
 }
 
+/// The upstream that a worker chose for a request, by its place among those that its route has beside the first: an extension
+/// of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen(pub usize);
+
 /// A request, from its head to its response's head.
 pub struct Exchange {
     pub(super) method: Method,
@@ -26,6 +31,8 @@ pub struct Exchange {
     pub(super) client: IpAddr,
     pub(super) is_tls: bool,
     pub(super) spelling: Spelling,
+    /// Names of the route's upstreams beside the first.
+    pub(super) upstreams: Arc<[String]>,
     pub(super) notes: Notes,
 }
 
@@ -39,7 +46,33 @@ impl Exchange {
         client: IpAddr,
         is_tls: bool,
         spelling: Spelling,
+        upstreams: Arc<[String]>,
     ) -> Self {
-        Self { method, authority, path, client: client.to_canonical(), is_tls, spelling, notes: Notes::default() }
+        let client = client.to_canonical();
+        Self { method, authority, path, client, is_tls, spelling, upstreams, notes: Notes::default() }
+    }
+
+    /// The method, as the client sent it.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The host, as the client sent it.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The path, as the client sent it.
+    #[must_use]
+    pub fn path(&self) -> &PathAndQuery {
+        &self.path
+    }
+
+    /// Address of the client; one of IPv4 as such.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        self.client
     }
 }

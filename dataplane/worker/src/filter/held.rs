@@ -1,25 +1,41 @@
-//! What one call's store holds.
+//! What a store holds.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Exchange,
+    Bindings, Exchange,
     message::{RequestHeld, ResponseHeld},
     notes::Written,
 };
-use crate::{Identity, failure::Invalid, limiter::Limiter, meter::Meter, state::wasi, store::Held};
+use crate::{
+    Identity,
+    failure::Invalid,
+    limiter::Limiter,
+    meter::Meter,
+    state::{RESOURCES_MAX, wasi},
+    store::Held,
+};
 
 /// What a call may keep for its response phase.
 const STATE_BYTES_MAX: usize = 4 << 10;
 
 /// What a call is about.
+pub(super) struct About {
+    pub(super) subject: Subject,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) bindings: Bindings,
+    /// What the request phase kept.
+    pub(super) kept: Vec<u8>,
+}
+
+/// The message of a call.
 pub(super) enum Subject {
     Request(RequestHeld),
     Response(ResponseHeld),
-    /// A dry start.
+    /// No call: a dry start, or an instance that waits for the next one.
     Nothing,
 }
 
@@ -27,6 +43,7 @@ pub(super) enum Subject {
 pub(crate) struct State {
     pub(super) subject: Subject,
     pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) bindings: Option<Bindings>,
     pub(super) written: Written,
     pub(super) kept: Vec<u8>,
     pub(super) identity: Arc<Identity>,
@@ -36,28 +53,46 @@ pub(crate) struct State {
     wasi: Option<Box<(WasiCtx, ResourceTable)>>,
 }
 
-impl State {
-    pub(super) fn new(
-        identity: &Arc<Identity>,
-        memory_bytes_max: u64,
-        meter: Arc<Meter>,
-        subject: Subject,
-        exchange: Arc<Exchange>,
-    ) -> Self {
-        Self { subject, exchange: Some(exchange), ..Self::idle(identity, memory_bytes_max, meter) }
-    }
+/// What a call leaves.
+pub(super) struct Left {
+    pub(super) subject: Subject,
+    pub(super) written: Written,
+    pub(super) kept: Vec<u8>,
+}
 
-    /// For a dry start.
-    pub(super) fn idle(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>) -> Self {
+impl State {
+    /// For no call yet.
+    pub(super) fn new(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>) -> Self {
         Self {
             subject: Subject::Nothing,
             exchange: None,
+            bindings: None,
             written: Written::default(),
             kept: Vec::new(),
             identity: identity.clone(),
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
             meter,
             wasi: None,
+        }
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&mut self, about: About) {
+        let About { subject, exchange, bindings, kept } = about;
+        self.subject = subject;
+        self.exchange = Some(exchange);
+        self.bindings = Some(bindings);
+        self.kept = kept;
+    }
+
+    /// The call is over: nothing of it stays.
+    pub(super) fn end(&mut self) -> Left {
+        self.exchange = None;
+        self.bindings = None;
+        Left {
+            subject: mem::replace(&mut self.subject, Subject::Nothing),
+            written: mem::take(&mut self.written),
+            kept: mem::take(&mut self.kept),
         }
     }
 
@@ -79,6 +114,10 @@ impl State {
         self.exchange.as_ref().ok_or_else(|| Invalid("no request runs".to_owned()))
     }
 
+    pub(super) fn bindings(&self) -> Result<&Bindings, Invalid> {
+        self.bindings.as_ref().ok_or_else(|| Invalid("no request runs".to_owned()))
+    }
+
     pub(super) fn keep(&mut self, value: Vec<u8>) -> Result<(), Invalid> {
         if value.len() > STATE_BYTES_MAX {
             return Err(Invalid(format!("it keeps {} bytes of state: it may keep 4 KiB", value.len())));
@@ -91,6 +130,20 @@ impl State {
 impl Held for State {
     fn limiter(&mut self) -> &mut Limiter {
         &mut self.limiter
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn meter_by(&mut self, meter: &Arc<Meter>) {
+        self.meter.clone_from(meter);
+        self.limiter.meter_by(meter);
+    }
+
+    fn is_worn(&mut self) -> bool {
+        let resources = self.wasi.as_mut().map_or(0, |wasi| wasi.1.iter_mut().count());
+        self.limiter.is_half_used() || resources > RESOURCES_MAX / 2
     }
 }
 

@@ -54,6 +54,15 @@ impl types::HostRequest for State {
         Ok(self.request()?.set_path(&path, spelling)?)
     }
 
+    fn upstreams(&mut self, _: Request) -> Result<Vec<String>> {
+        Ok(self.exchange()?.upstreams.to_vec())
+    }
+
+    fn set_upstream(&mut self, _: Request, name: String) -> Result<()> {
+        let exchange = self.exchange()?.clone();
+        Ok(self.request()?.set_upstream(&name, &exchange.upstreams)?)
+    }
+
     fn client_address(&mut self, _: Request) -> Result<String> {
         Ok(self.exchange()?.client.to_string())
     }

@@ -10,7 +10,7 @@ use http::{
 use sluice_egress::{Body, empty, full};
 
 use super::{
-    Spelling,
+    Chosen, Spelling,
     bindings::sluice::worker::types::Answer,
     body::{BODY_BYTES_MAX, BodyHeld},
     fields::Edits,
@@ -54,13 +54,14 @@ pub(super) struct RequestHeld {
     method: Option<Method>,
     authority: Option<Authority>,
     path: Option<PathAndQuery>,
+    chosen: Option<Chosen>,
 }
 
 impl RequestHeld {
     pub(super) fn new(request: Request<Body>) -> Self {
         let (parts, body) = request.into_parts();
         let body = BodyHeld::new(body);
-        Self { parts, body, edits: Edits::default(), method: None, authority: None, path: None }
+        Self { parts, body, edits: Edits::default(), method: None, authority: None, path: None, chosen: None }
     }
 
     pub(super) fn headers(&self) -> &http::HeaderMap {
@@ -114,6 +115,16 @@ impl RequestHeld {
         Ok(())
     }
 
+    pub(super) fn set_upstream(&mut self, name: &str, upstreams: &[String]) -> Result<(), Invalid> {
+        let place = upstreams.iter().position(|upstream| upstream == name);
+        let invalid = || {
+            let known = if upstreams.is_empty() { "none".to_owned() } else { upstreams.join(", ") };
+            Invalid(format!("it chooses the upstream `{}`: beside the first, its route has {known}", clip(name)))
+        };
+        self.chosen = Some(Chosen(place.ok_or_else(invalid)?));
+        Ok(())
+    }
+
     /// Whether the request can be what the guest made of it, and where it goes if that is elsewhere.
     pub(super) fn check(&self) -> Result<Option<Address>, Invalid> {
         self.edits.check(&self.parts.headers)?;
@@ -133,6 +144,9 @@ impl RequestHeld {
             self.parts.method = method;
         }
         self.edits.apply(&mut self.parts.headers);
+        if let Some(chosen) = self.chosen {
+            self.parts.extensions.insert(chosen);
+        }
         if let Some(elsewhere) = elsewhere {
             elsewhere.write(&mut self.parts);
         }
@@ -252,6 +266,7 @@ fn has_no_body(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn clip(text: &str) -> String {
+/// What a guest said, fit for a log.
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(80).collect::<String>().escape_debug().to_string()
 }

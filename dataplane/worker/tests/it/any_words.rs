@@ -11,11 +11,11 @@ use sluice_worker::{Decision, Ended, Outcome, Stopped};
 use crate::{
     call::{LIMITS, identity},
     filter,
-    filter::exchange,
+    filter::{exchange, nowhere},
 };
 
 /// What takes a text from the guest to the host.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 14] = [
     "tag",
     "set",
     "remove",
@@ -23,6 +23,8 @@ const STEPS: [&str; 12] = [
     "method",
     "rewrite",
     "rehost",
+    "upstream",
+    "fetch",
     "note",
     "read-note",
     "answer",
@@ -85,7 +87,7 @@ fn no_words_of_a_guest_make_a_request_that_none_may_be() {
         prop_assume!(!script.contains(&b','));
         let Ok(script) = HeaderValue::from_bytes(&script) else { return Err(TestCaseError::reject("no header")) };
         let exchange = exchange();
-        let call = faults.on_request(&identity, &LIMITS, &exchange, request(script));
+        let call = faults.on_request(&identity, &LIMITS, &exchange, nowhere(), request(script));
         let (ended, decided) = runtime.block_on(call);
         check(&ended, decided)
     });

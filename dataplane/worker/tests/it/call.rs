@@ -25,7 +25,7 @@ pub(crate) fn identity() -> Arc<Identity> {
 
 /// Answers every `next` with 200 and remembers ends.
 #[derive(Default)]
-struct Chain {
+pub(crate) struct Chain {
     ended: Mutex<Vec<Outcome>>,
 }
 

@@ -1,13 +1,15 @@
 //! Single calls of filters: what they see, what they may change, and how they end.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use sluice_config::Limits;
-use sluice_egress::{Body, full};
-use sluice_worker::{Decision, Ended, Exchange, Outcome, Phase, Spelling, Stopped};
+use sluice_egress::{Body, EgressError, full};
+use sluice_worker::{
+    Bindings, Decision, Ended, Exchange, Grants, NextFuture, NoBinding, Outcome, Phase, Spelling, Stopped,
+};
 
 use crate::{
     call::{LIMITS, identity},
@@ -21,7 +23,24 @@ pub(crate) fn exchange() -> Arc<Exchange> {
     };
     let (authority, path) = ("shop.example:8080".parse().unwrap(), "/cart?item=1".parse().unwrap());
     let client: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
-    Arc::new(Exchange::new(http::Method::POST, authority, path, client, true, spelling))
+    Arc::new(Exchange::new(http::Method::POST, authority, path, client, true, spelling, ["blue".to_owned()].into()))
+}
+
+/// Of a worker that may reach nothing.
+pub(crate) fn nowhere() -> Bindings {
+    struct Nowhere;
+
+    impl Grants for Nowhere {
+        fn fetch(self: Arc<Self>, _: usize, _: Request<Body>) -> NextFuture {
+            Box::pin(async { Err(EgressError::Budget) })
+        }
+
+        fn take(&self, _: usize, _: &str, _: &str) -> Result<Option<Duration>, NoBinding> {
+            Err(NoBinding)
+        }
+    }
+
+    Bindings { chain: Arc::new(Nowhere), worker: 0 }
 }
 
 fn request(script: &str) -> Request<Body> {
@@ -47,7 +66,7 @@ async fn ask_with(
     limits: &Limits,
     exchange: &Arc<Exchange>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-    filter("filter-faults").on_request(&identity(), limits, exchange, request(script)).await
+    filter("filter-faults").on_request(&identity(), limits, exchange, nowhere(), request(script)).await
 }
 
 /// The request that goes on, whether it goes elsewhere, and what is kept.
@@ -63,7 +82,7 @@ async fn onward(script: &str) -> (Request<Body>, bool, Bytes) {
 
 async fn back(step: &str) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
     let state = Bytes::copy_from_slice(step.as_bytes());
-    filter("filter-faults").on_response(&identity(), &LIMITS, &exchange(), state, response()).await
+    filter("filter-faults").on_response(&identity(), &LIMITS, &exchange(), nowhere(), state, response()).await
 }
 
 #[test]
@@ -243,7 +262,7 @@ async fn each_call_gets_a_fresh_instance_and_gives_it_back() {
     // More than the pool holds, one after the other, failures among them.
     for round in 0..20 {
         let script = if round % 2 == 0 { "tag:a" } else { "trap" };
-        let (ended, _) = filter.on_request(&identity(), &LIMITS, &exchange(), request(script)).await;
+        let (ended, _) = filter.on_request(&identity(), &LIMITS, &exchange(), nowhere(), request(script)).await;
         assert_eq!(ended.outcome == Outcome::Next, round % 2 == 0);
     }
 }
@@ -258,15 +277,15 @@ async fn what_finds_no_room_is_shed_and_lost_nothing() {
         request("body:10").map(|_| body)
     };
     let mut held: Vec<_> =
-        (0..4).map(|_| Box::pin(faults.on_request(&identity, &LIMITS, &exchange, waits()))).collect();
+        (0..4).map(|_| Box::pin(faults.on_request(&identity, &LIMITS, &exchange, nowhere(), waits()))).collect();
     for call in &mut held {
         assert!(futures::poll!(call).is_pending());
     }
-    let (ended, decided) = faults.on_request(&identity, &LIMITS, &exchange, request("tag:a")).await;
+    let (ended, decided) = faults.on_request(&identity, &LIMITS, &exchange, nowhere(), request("tag:a")).await;
     assert_eq!(ended.outcome, Outcome::Shed);
     let Err(Stopped { message, .. }) = decided else { panic!("there was room") };
     assert_eq!(text(message.into_body()).await, "the body");
     drop(held);
-    let (ended, _) = faults.on_request(&identity, &LIMITS, &exchange, request("tag:a")).await;
+    let (ended, _) = faults.on_request(&identity, &LIMITS, &exchange, nowhere(), request("tag:a")).await;
     assert_eq!(ended.outcome, Outcome::Next);
 }

@@ -5,6 +5,7 @@ mod any_words;
 mod call;
 mod filter;
 mod refuse;
+mod reuse;
 
 use std::path::PathBuf;
 

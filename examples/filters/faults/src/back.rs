@@ -1,7 +1,9 @@
 //! The steps on the way out.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::{
-    alloc,
+    CALLS, alloc,
     sluice::worker::{
         notes, state,
         types::{BodyError, Response},
@@ -32,6 +34,7 @@ pub(crate) fn run(verb: &str, argument: &str, response: &Response) {
             };
             response.append_header("x-back", told.as_bytes());
         }
+        "back-calls" => response.append_header("x-back", CALLS.load(Relaxed).to_string().as_bytes()),
         "back-asked" => {
             let (method, authority) = (response.request_method(), response.request_authority());
             let asked = format!("{method} {authority} {}", response.request_path_with_query());

@@ -4,6 +4,8 @@
 mod back;
 mod steps;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use arena as _;
 
 wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/filter" });
@@ -18,8 +20,12 @@ struct Worker;
 
 export!(Worker);
 
+/// Calls that this instance has had.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
 impl on_request::Guest for Worker {
     fn handle(request: &Request) -> Action {
+        CALLS.fetch_add(1, Relaxed);
         let script = request.header("x-do").and_then(|v| String::from_utf8(v).ok()).unwrap_or_default();
         let (step, rest) = script.split_once(',').unwrap_or((&script, ""));
         request.set_header("x-do", rest.trim().as_bytes());
@@ -34,6 +40,7 @@ impl on_request::Guest for Worker {
 
 impl on_response::Guest for Worker {
     fn handle(response: &Response) {
+        CALLS.fetch_add(1, Relaxed);
         let step = String::from_utf8(state::get()).unwrap_or_default();
         let (verb, argument) = split(&step);
         back::run(verb, argument, response);

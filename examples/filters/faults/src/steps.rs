@@ -1,11 +1,14 @@
 //! The steps on the way in.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use wasip2::clocks::monotonic_clock;
 
 use crate::{
-    alloc,
+    CALLS, alloc,
     sluice::worker::{
-        notes, state,
+        fetch::{self, FetchError, Outgoing},
+        notes, rate, state,
         types::{Action, Answer, BodyError, Request},
     },
     spin,
@@ -23,6 +26,8 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "log" => println!("{argument}"),
         "rewrite" => request.set_path_with_query(argument),
         "rehost" => request.set_authority(argument),
+        "upstream" => request.set_upstream(argument),
+        "upstreams" => request.append_header("x-seen", request.upstreams().join(" ").as_bytes()),
         "method" => request.set_method(argument),
         "drop" => request.remove_header(argument),
         "client" => {
@@ -30,7 +35,14 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
             request.append_header("x-seen", client.as_bytes());
         }
         "count" => request.append_header("x-seen", request.headers().len().to_string().as_bytes()),
+        "calls" => request.append_header("x-seen", CALLS.load(Relaxed).to_string().as_bytes()),
         "body" => body(argument, request),
+        "fetch" => fetch(argument, request),
+        "rate" => {
+            let told =
+                rate::take("limit", argument).map_or_else(|| "taken".to_owned(), |millis| format!("{millis} ms"));
+            request.append_header("x-seen", told.as_bytes());
+        }
         "note" => notes::set(argument, argument.as_bytes()),
         "read-note" => {
             let note = notes::get(argument).unwrap_or_else(|| b"none".to_vec());
@@ -40,6 +52,7 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
         "trap" => panic!("told to"),
         "spin" => spin(),
         "alloc" => alloc(),
+        "leak" => std::mem::forget(vec![1_u8; number(argument)]),
         "sleep" => monotonic_clock::subscribe_duration(3_600_000_000_000).block(),
         "exit" => std::process::exit(argument.parse().unwrap_or(1)),
         "edit-trap" => {
@@ -47,6 +60,10 @@ pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {
             request.set_path_with_query("/half-done");
             notes::set("half", b"done");
             panic!("told to, after edits");
+        }
+        "upstream-trap" => {
+            request.set_upstream(argument);
+            panic!("told to, after choosing an upstream");
         }
         "read-trap" => {
             body(argument, request);
@@ -90,6 +107,23 @@ fn body(limit: &str, request: &Request) {
         Ok(body) => format!("{} bytes", body.len()),
         Err(BodyError::TooLarge) => "too large".to_owned(),
         Err(BodyError::BrokenOff) => "broken off".to_owned(),
+    };
+    request.append_header("x-seen", told.as_bytes());
+}
+
+/// `host:port/path`, and after a space how many bytes may come back.
+fn fetch(argument: &str, request: &Request) {
+    let (place, limit) = argument.split_once(' ').unwrap_or((argument, "1000"));
+    let headers = vec![("x-seen".to_owned(), b"by the filter".to_vec())];
+    let outgoing =
+        Outgoing { method: "POST".into(), url: format!("http://{place}"), headers, body: b"a question".to_vec() };
+    let told = match fetch::send(&outgoing, number(limit) as u32) {
+        Ok(incoming) => format!("{} {} bytes", incoming.status, incoming.body.len()),
+        Err(FetchError::Denied) => "denied".to_owned(),
+        Err(FetchError::Unreachable) => "unreachable".to_owned(),
+        Err(FetchError::TimedOut) => "timed out".to_owned(),
+        Err(FetchError::BrokenOff) => "broken off".to_owned(),
+        Err(FetchError::TooLarge) => "too large".to_owned(),
     };
     request.append_header("x-seen", told.as_bytes());
 }

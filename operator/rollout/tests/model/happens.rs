@@ -194,7 +194,7 @@ impl Checked {
                     }
                     actions.extend((state.left.fails > 0).then(|| answer(true, false)));
                 }
-                Wanted::Query { .. } | Wanted::Counters { .. } => {}
+                Wanted::Query { .. } | Wanted::Counters { .. } | Wanted::Evidence { .. } => {}
             }
         }
     }

@@ -128,7 +128,7 @@ fn gates(state: &mut State) -> bool {
                     moved = true;
                 }
             }
-            Wanted::Counters { .. } => {}
+            Wanted::Counters { .. } | Wanted::Evidence { .. } => {}
         }
     }
     moved

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_rollout::{
-    Entry, Group, Head, Node, OnGateFailure, Repository, Revision, Said, Snapshot, StagingEvidence, Target, Time,
-    Together, Unit, UnitId, plan,
+    Elsewhere, Entry, Environment, Group, Head, Node, OnGateFailure, Repository, Revision, Said, Snapshot,
+    StagingEvidence, Target, Time, Together, Told, Unit, UnitChange, UnitId, plan,
 };
 
 use super::{
     cluster::{Cluster, span},
     parse,
-    world::{JobScript, Traffic},
+    world::{self, JobScript, Traffic},
 };
 
 impl Cluster {
@@ -50,6 +50,12 @@ impl Cluster {
             ["push", environment, units @ ..] => self.push(environment, units),
             ["unreadable", environment, unit, why] => self.unreadable(environment, unit, why),
             ["evidence", "none"] => self.repository().staging_evidence = StagingEvidence::None,
+            ["evidence", "in-cluster"] => self.repository().staging_evidence = StagingEvidence::InCluster,
+            ["evidence", "commit-status"] => self.repository().staging_evidence = StagingEvidence::CommitStatus,
+            // What another cluster's staging has written to the commits' statuses, and whether anybody can read it.
+            ["elsewhere", state @ ("down" | "up")] => self.world.statuses_down = *state == "down",
+            ["elsewhere", target, rest @ ..] => self.elsewhere(target, rest),
+            ["seen", state @ ("partly" | "whole")] => self.repository().is_partly_seen = *state == "partly",
             ["confirm", "commit", commit] => self.repository().removal_confirmed = Some((*commit).to_owned()),
             ["confirm", environment] => {
                 let repository = self.repository();
@@ -74,6 +80,7 @@ impl Cluster {
             // All that is not stored is gone: what was measured, and since when somebody watches.
             ["restart"] => {
                 self.store.samples.clear();
+                self.store.elsewhere.clear();
                 self.store.watching_since = self.now();
             }
             ["backup"] => self.backup = Some(self.store.clone()),
@@ -233,6 +240,32 @@ impl Cluster {
             other => panic!("{other:?}: a Job passes, runs, fails \"…\" or errors \"…\""),
         };
         self.world.jobs.insert(gate.to_owned(), script);
+    }
+
+    /// `elsewhere shop:v1 passed`, `elsewhere shop:v1 tried "soak until 12:10"`; also `failed "…"`, `forgotten`.
+    fn elsewhere(&mut self, word: &str, rest: &[&str]) {
+        let (unit, target) = parse::target(word);
+        let head = self.store.units.get(&unit).and_then(|unit| unit.heads.get(&Environment::Staging));
+        let commit = match head {
+            Some(Head::Wants { commit, .. }) => world::short(commit),
+            Some(Head::Unknown { .. }) | None => "commit00".to_owned(),
+        };
+        let told = |state: &str, says: &str| {
+            let says = format!("{state}: {}: {says}", target.short());
+            Told { context: world::context(&unit), commit, says }
+        };
+        let there = match rest {
+            ["passed"] => Some(Elsewhere::Passed),
+            ["tried", says] => Some(Elsewhere::Tried(told("pending", says))),
+            ["failed", says] => Some(Elsewhere::Failed(told("failure", says))),
+            ["forgotten"] => None,
+            other => panic!("{other:?}: it has passed, is tried \"…\", has failed \"…\", or is forgotten"),
+        };
+        let change = UnitChange { unit, target };
+        match there {
+            Some(there) => drop(self.world.statuses.insert(change, there)),
+            None => drop(self.world.statuses.remove(&change)),
+        }
     }
 
     fn node(&mut self, name: &str, rest: &[&str]) {

@@ -152,7 +152,9 @@ impl Cluster {
     /// Nothing is measured for one that waits for a person's decision.
     fn check_measured(&self) {
         for wanted in &self.last_plan.observe {
-            let (Wanted::Counters { gate, .. } | Wanted::Query { gate, .. } | Wanted::Job { gate, .. }) = wanted;
+            let (Wanted::Counters { gate, .. } | Wanted::Query { gate, .. } | Wanted::Job { gate, .. }) = wanted else {
+                continue;
+            };
             let status = &self.store.rollouts[&gate.rollout].status;
             let awaits = status.phase == Phase::Paused && status.cause != Some(Cause::Person);
             assert!(!awaits, "{} awaits a decision, and is measured", gate.rollout);

@@ -79,6 +79,17 @@ traffic routes/c:v2 10/s 0%";
                 format!("node {node} {}", self.pick(&["lists 0", "lists 50", "refuses all \"full\"", "is well"]))
             }
             (19, _) => format!("node {node} joins {}", self.pick(&["internal", "canary", "eu", "us"])),
+            (20, _) => self
+                .pick(&[
+                    "evidence commit-status",
+                    "evidence commit-status",
+                    "evidence in-cluster",
+                    "elsewhere a:v2 passed",
+                    "elsewhere b:v3 failed \"no\"",
+                    "elsewhere down",
+                    "elsewhere up",
+                ])
+                .to_owned(),
             (16, _) => format!("dies after {} push {environment} {unit}:{version}", 1 + self.below(6)),
             _ => format!("wait {wait}"),
         }

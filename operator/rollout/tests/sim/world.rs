@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sluice_rollout::{
-    Counted, Group, JobState, Queried, QueryOutcome, RolloutId, Sample, Time, UnitId, Wanted, WorstNode,
+    Counted, Elsewhere, Environment, Group, Head, JobState, Queried, QueryOutcome, RolloutId, Sample, Time, UnitChange,
+    UnitId, UnitKind, Wanted, WorstNode,
 };
 
 use super::cluster::Cluster;
@@ -34,6 +35,9 @@ pub struct World {
     /// Running and finished Jobs by name: rollout, group, gate, end, state.
     pub running_jobs: BTreeMap<String, RunningJob>,
     pub counters_down: bool,
+    /// What another cluster's staging has written to the commits' statuses.
+    pub statuses: BTreeMap<UnitChange, Elsewhere>,
+    pub statuses_down: bool,
 }
 
 pub struct RunningJob {
@@ -64,6 +68,8 @@ impl Cluster {
                     let job = self.world.running_jobs.get(name).filter(|job| !job.reported);
                     times.extend(job.map(|job| job.ends_at));
                 }
+                // They change only when a script says so.
+                Wanted::Evidence { .. } => {}
             }
         }
         times.into_iter().min()
@@ -74,8 +80,10 @@ impl Cluster {
         let now = self.now();
         let wanted = self.last_plan.observe.clone();
         self.forget_stored_samples();
+        self.read_statuses();
         for wanted in wanted {
             let (gate, sample) = match wanted {
+                Wanted::Evidence { .. } => continue,
                 Wanted::Counters { gate, unit, revision, from } => {
                     if self.world.counters_down || from.0 >= now.0 {
                         continue;
@@ -116,6 +124,35 @@ impl Cluster {
             };
             self.store.samples.entry(gate).or_default().push(sample);
         }
+    }
+
+    /// What passed is known as long as it is asked for, also where nobody answers any more.
+    fn read_statuses(&mut self) {
+        let known = std::mem::take(&mut self.store.elsewhere);
+        for wanted in &self.last_plan.observe {
+            let Wanted::Evidence { change } = wanted else { continue };
+            let there = match known.get(change) {
+                Some(Elsewhere::Passed) if self.world.statuses_down => Elsewhere::Passed,
+                _ if self.world.statuses_down => {
+                    Elsewhere::Unreadable { why: "git.example cannot be reached".to_owned() }
+                }
+                _ => self.world.statuses.get(change).cloned().unwrap_or_else(|| self.untold(change)),
+            };
+            self.store.elsewhere.insert(change.clone(), there);
+        }
+    }
+
+    /// No status speaks of it; perhaps one speaks of another revision of the unit.
+    fn untold(&self, change: &UnitChange) -> Elsewhere {
+        let unit = self.store.units.get(&change.unit);
+        let commit = match unit.and_then(|unit| unit.heads.get(&Environment::Production)) {
+            Some(Head::Wants { commit, .. }) => Some(short(commit)),
+            Some(Head::Unknown { .. }) | None => None,
+        };
+        let mut passed = self.world.statuses.iter().filter(|(_, there)| **there == Elsewhere::Passed);
+        let other = passed.find(|(other, _)| other.unit == change.unit);
+        let says = other.map(|(other, _)| format!("success: {}: passed 1 of 1 groups", other.target.short()));
+        Elsewhere::Untold { context: context(&change.unit), commit, others: 0, says }
     }
 
     /// Answers of queries are offered until the status shows them; counters and Jobs are read anew.
@@ -160,6 +197,20 @@ impl Cluster {
         job.reported = true;
         job.state = state.clone();
         state
+    }
+}
+
+/// Of commits, eight characters are shown.
+pub fn short(commit: &str) -> String {
+    commit.replace('-', "")
+}
+
+/// The status that speaks of a unit in staging.
+pub fn context(unit: &UnitId) -> String {
+    match unit.kind {
+        UnitKind::Worker => format!("sluice/staging/{}", unit.name),
+        UnitKind::Routes => format!("sluice/staging/routes/{}", unit.name),
+        UnitKind::Config => format!("sluice/staging/config/{}", unit.name),
     }
 }
 

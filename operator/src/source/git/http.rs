@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode,
+    Client, RequestBuilder, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
@@ -15,7 +15,7 @@ use crate::source::{Credentials, Options, SourceError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of one request, its answer included.
-const POST_TIMEOUT: Duration = Duration::from_secs(20);
+const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Requests to hosts that a Repository names, under the rules for git servers: no redirect, no proxy, no refused address.
 /// Cheap to clone.
@@ -34,8 +34,23 @@ impl Web {
         body: &serde_json::Value,
     ) -> Result<(String, Response), SourceError> {
         let host = GitUrl::of_field(field, url, &self.rules)?.host;
-        let sent = self.client.post(url).timeout(POST_TIMEOUT).header(header, value).json(body).send().await;
+        let sent = self.client.post(url).timeout(ASK_TIMEOUT).header(header, value).json(body).send().await;
         match sent {
+            Ok(answer) => Ok((host, answer)),
+            Err(error) => Err(reachable_error(&error, &host)),
+        }
+    }
+
+    /// Asks a URL that came from a field. The host, and its answer.
+    pub(crate) async fn get(
+        &self,
+        (field, url): (&str, &str),
+        query: &[(&'static str, String)],
+        (header, value): (&'static str, String),
+    ) -> Result<(String, Response), SourceError> {
+        let host = GitUrl::of_field(field, url, &self.rules)?.host;
+        let url = Url::parse_with_params(url, query).map_err(|error| SourceError::Url(format!("{field}: {error}")))?;
+        match self.client.get(url).timeout(ASK_TIMEOUT).header(header, value).send().await {
             Ok(answer) => Ok((host, answer)),
             Err(error) => Err(reachable_error(&error, &host)),
         }

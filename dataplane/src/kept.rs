@@ -1,0 +1,135 @@
+//! Compiled code on disk, under this node's seal: what does not carry it is not run, but removed and compiled anew.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sluice_config::Digest;
+use sluice_worker::{Engine, Key, OwnCode, Seal, SealError, new_key};
+
+use crate::cache::{Cache, CacheError};
+
+/// Why code is not kept. It runs all the same.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Key(#[from] SealError),
+}
+
+/// Code of earlier compilations.
+pub(crate) struct Kept {
+    cache: Arc<Cache>,
+    /// Two keys would be one too many.
+    making_key: Mutex<()>,
+}
+
+impl Kept {
+    pub(crate) fn new(cache: Arc<Cache>) -> Self {
+        Self { cache, making_key: Mutex::new(()) }
+    }
+
+    /// What this node compiled of this artifact, for such an engine.
+    pub(crate) fn get(&self, artifact: &Digest, engine: &Engine) -> Option<OwnCode> {
+        let sealed = self.cache.compiled(artifact)?;
+        let opened = self.cache.seal_key().map(|key| Seal::new(&key).open(artifact, &sealed));
+        let why = match opened {
+            Some(Ok(code)) if engine.can_run(&code) => return Some(code),
+            Some(Ok(_)) => "another version or another CPU compiled it".to_owned(),
+            Some(Err(error)) => error.to_string(),
+            None => "the key of its seal is gone".to_owned(),
+        };
+        self.cache.discard_compiled(artifact, &why);
+        None
+    }
+
+    pub(crate) fn put(&self, artifact: &Digest, code: &OwnCode) -> Result<(), KeepError> {
+        let sealed = Seal::new(&self.key()?).seal(artifact, code);
+        Ok(self.cache.put_compiled(artifact, &sealed)?)
+    }
+
+    /// The key of this disk, made where there is none.
+    fn key(&self) -> Result<Key, KeepError> {
+        let _one_at_a_time = self.making_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = self.cache.seal_key() {
+            return Ok(key);
+        }
+        let key = new_key()?;
+        self.cache.put_seal_key(&key)?;
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use sluice_worker::{EngineConfig, precompile};
+
+    use super::*;
+
+    struct Disk {
+        dir: tempfile::TempDir,
+        kept: Kept,
+        engine: Engine,
+    }
+
+    impl Disk {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = Arc::new(Cache::new(dir.path().to_owned()));
+            cache.prepare().unwrap();
+            let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
+            Self { dir, kept: Kept::new(cache), engine }
+        }
+
+        fn file(&self, artifact: &Digest) -> std::path::PathBuf {
+            self.dir.path().join("compiled").join(artifact.as_str())
+        }
+    }
+
+    /// An empty component that exports what is asked for.
+    fn code() -> OwnCode {
+        precompile(EMPTY).unwrap()
+    }
+
+    /// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
+    const EMPTY: &[u8] =
+        b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
+
+    #[test]
+    fn what_was_put_is_got_again_after_a_restart() {
+        let disk = Disk::new();
+        let (artifact, code) = (Digest::of(EMPTY), code());
+        assert!(disk.kept.get(&artifact, &disk.engine).is_none());
+        disk.kept.put(&artifact, &code).unwrap();
+        let later = Kept::new(Arc::clone(&disk.kept.cache));
+        assert!(later.get(&artifact, &disk.engine).unwrap() == code);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_removed_and_never_got() {
+        let disk = Disk::new();
+        let (artifact, other, code) = (Digest::of(EMPTY), Digest::of(b"other"), code());
+        disk.kept.put(&artifact, &code).unwrap();
+        disk.kept.put(&other, &code).unwrap();
+        let whole = fs::read(disk.file(&artifact)).unwrap();
+        let foreign = Disk::new();
+        foreign.kept.put(&artifact, &code).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        for (what, bytes) in [
+            ("cut", whole[..whole.len() / 2].to_vec()),
+            ("flipped", flipped),
+            ("of another artifact", fs::read(disk.file(&other)).unwrap()),
+            ("of another node", fs::read(foreign.file(&artifact)).unwrap()),
+            ("empty", vec![]),
+        ] {
+            fs::write(disk.file(&artifact), bytes).unwrap();
+            assert!(disk.kept.get(&artifact, &disk.engine).is_none(), "{what}");
+            assert!(!disk.file(&artifact).exists(), "{what}");
+        }
+        fs::write(disk.file(&artifact), &whole).unwrap();
+        fs::remove_file(disk.dir.path().join("seal.key")).unwrap();
+        assert!(disk.kept.get(&artifact, &disk.engine).is_none(), "the key is lost");
+    }
+}
