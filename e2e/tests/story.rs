@@ -146,7 +146,12 @@ impl Play<'_> {
     /// Leaves no byte of a node's cache free. Returns the file that takes them.
     async fn fill_disk(&self, group: &str) -> Result<PathBuf> {
         let uid = self.stage.dataplane_pod(group).await?.uid().context("a pod has a UID")?;
-        let path = pods::path_inside(&uid, DATAPLANE, NODE_CACHE)?.join("full");
+        let cache = pods::path_inside(&uid, DATAPLANE, NODE_CACHE)?;
+        // Compiled code would give way to what cannot be made again.
+        for code in std::fs::read_dir(cache.join("compiled"))? {
+            std::fs::remove_file(code?.path())?;
+        }
+        let path = cache.join("full");
         let mut file = std::fs::File::create(&path)?;
         let zeros = vec![0; 64 << 10];
         for size in [zeros.len(), 1] {
