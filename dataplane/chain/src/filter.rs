@@ -40,11 +40,17 @@ pub(crate) async fn on_request(
     filter: &Filter,
     request: Request<Body>,
 ) -> Step {
-    if !filter.sees_requests() {
+    let phase = if filter.sees_requests() { Phase::OnRequest } else { Phase::OnResponse };
+    // For its response as well: that is never shed for want of CPU time.
+    if let Err(why) = passage.may_run(worker) {
+        passage.shed(worker, phase, why);
+        return instead(passage, worker, request, Maker::Proxy).await;
+    }
+    if phase == Phase::OnResponse {
         return Step::Passed { request, state: Bytes::new() };
     }
     let station = passage.station(worker);
-    let Some(turn) = Turn::begin(passage, worker, Phase::OnRequest) else {
+    let Some(turn) = Turn::begin(passage, worker, phase) else {
         return instead(passage, worker, request, Maker::Proxy).await;
     };
     let method = request.method().clone();
@@ -158,12 +164,10 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Takes a call's room of its unit's share; nothing where there is none.
     fn begin(passage: &'a Passage, worker: usize, phase: Phase) -> Option<Self> {
-        let station = passage.station(worker);
-        match station.share.take(&passage.snapshot.shared.cpu, passage.began) {
+        match passage.station(worker).share.take() {
             Ok(share) => Some(Self { passage, worker, phase, _share: share, is_over: false }),
             Err(why) => {
-                tracing::debug!(unit = %station.identity.unit, %why, "shed");
-                passage.not_called(worker, phase, Outcome::Shed);
+                passage.shed(worker, phase, why);
                 None
             }
         }

@@ -62,11 +62,10 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
     };
-    let share = match station.share.take_owned(&passage.snapshot.shared.cpu, passage.began) {
+    let share = match passage.may_run(worker).and_then(|()| station.share.take_owned()) {
         Ok(share) => share,
         Err(why) => {
-            tracing::debug!(unit = %station.identity.unit, %why, "shed");
-            passage.not_called(worker, Phase::Handle, Outcome::Shed);
+            passage.shed(worker, Phase::Handle, why);
             return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
         }
     };

@@ -22,6 +22,7 @@ use crate::{
     matching::Client,
     place::Place,
     set::WorkerSet,
+    share::Shed,
     trace::Tracing,
     walk,
 };
@@ -206,6 +207,17 @@ impl Passage {
         if let Some(tracing) = &self.tracing {
             tracing.step(&self.station(worker).identity, call, changes);
         }
+    }
+
+    /// Whether the request may take CPU time of a worker's.
+    pub(crate) fn may_run(&self, worker: usize) -> Result<(), Shed> {
+        self.station(worker).share.may_run(&self.snapshot.shared.cpu, self.began)
+    }
+
+    /// A worker's turn came, and there was no room for it.
+    pub(crate) fn shed(&self, worker: usize, phase: Phase, why: Shed) {
+        tracing::debug!(unit = %self.station(worker).identity.unit, %why, "shed");
+        self.not_called(worker, phase, Outcome::Shed);
     }
 
     /// A worker's turn came, and it was not called.

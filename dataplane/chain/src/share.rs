@@ -54,24 +54,24 @@ impl Share {
         rate
     }
 
-    /// Room for a call of a request that began then.
-    pub(crate) fn take(&self, node: &NodeCpu, began: Instant) -> Result<SemaphorePermit<'_>, Shed> {
-        self.may_run(node, began)?;
-        self.calls.try_acquire().map_err(|_| Shed::Calls)
-    }
-
-    /// The same, to be kept for longer than this is borrowed.
-    pub(crate) fn take_owned(&self, node: &NodeCpu, began: Instant) -> Result<OwnedSemaphorePermit, Shed> {
-        self.may_run(node, began)?;
-        self.calls.clone().try_acquire_owned().map_err(|_| Shed::Calls)
-    }
-
-    fn may_run(&self, node: &NodeCpu, began: Instant) -> Result<(), Shed> {
+    /// Whether a request that began then may take the unit's CPU time. Asked before a worker's work on a request, and never in
+    /// the middle: what upstreams and other workers have done by then would be lost.
+    pub(crate) fn may_run(&self, node: &NodeCpu, began: Instant) -> Result<(), Shed> {
         let window = node.window(began);
         if self.cpu.window.load(Relaxed) < window {
             self.cpu.turn(window, &node.look(window));
         }
         if self.cpu.admits() { Ok(()) } else { Err(Shed::Cpu) }
+    }
+
+    /// Room for a call.
+    pub(crate) fn take(&self) -> Result<SemaphorePermit<'_>, Shed> {
+        self.calls.try_acquire().map_err(|_| Shed::Calls)
+    }
+
+    /// The same, to be kept for longer than this is borrowed.
+    pub(crate) fn take_owned(&self) -> Result<OwnedSemaphorePermit, Shed> {
+        self.calls.clone().try_acquire_owned().map_err(|_| Shed::Calls)
     }
 
     /// A call has used so much.
