@@ -45,7 +45,7 @@ impl Refusal {
     }
 }
 
-/// What is shed may come again in a second.
+/// What is shed, and has taken no effect, may come again in a second.
 pub(crate) fn no_room(why: &str) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

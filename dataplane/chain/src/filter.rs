@@ -70,7 +70,7 @@ pub(crate) async fn on_request(
         Ok(Decision::Next { request, is_rewritten, state }) => {
             if is_rewritten || *request.method() != method {
                 // Checked when it was set; where it would lead nobody can say.
-                let Some(place) = place(&request) else { return Step::Reply(closed(Maker::Worker(worker))) };
+                let Some(place) = place(&request) else { return Step::Reply(closed(passage, Maker::Worker(worker))) };
                 if let Some(more) = passage.rewritten(&place, request.method()) {
                     workers.add(&more);
                 }
@@ -97,7 +97,7 @@ pub(crate) async fn on_response(
     // The request is gone: there is nothing that the fallback could be asked.
     let keeps = station.on_failure == OnFailure::Open;
     let Some(turn) = Turn::begin(passage, worker, Phase::OnResponse) else {
-        return if keeps { reply } else { closed(Maker::Proxy) };
+        return if keeps { reply } else { closed(passage, Maker::Proxy) };
     };
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
@@ -115,7 +115,7 @@ pub(crate) async fn on_response(
         Err(Stopped { failure, message }) => match &failure.provoked {
             Some(error) => broke_off(error, maker),
             None if keeps => Reply { response: message, maker },
-            None => closed(blamed(&failure, worker)),
+            None => closed(passage, blamed(&failure, worker)),
         },
     }
 }
@@ -128,7 +128,7 @@ fn bindings(passage: &Arc<Passage>, worker: usize) -> Bindings {
 async fn instead(passage: &Arc<Passage>, worker: usize, request: Request<Body>, blamed: Maker) -> Step {
     match passage.station(worker).on_failure {
         OnFailure::Open => Step::Without(request),
-        OnFailure::Closed => Step::Reply(closed(blamed)),
+        OnFailure::Closed => Step::Reply(closed(passage, blamed)),
         OnFailure::Fallback => Step::Reply(fallback(passage, request, blamed).await),
     }
 }

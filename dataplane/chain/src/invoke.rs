@@ -109,21 +109,25 @@ async fn without(
     maker: Maker,
 ) -> Reply {
     let Some(request) = request else {
-        return closed(maker);
+        return closed(passage, maker);
     };
     match passage.station(worker).on_failure {
-        OnFailure::Closed => closed(maker),
+        OnFailure::Closed => closed(passage, maker),
         OnFailure::Open => passage.advance(workers, worker + 1, request).await,
         OnFailure::Fallback => fallback(passage, request, maker).await,
     }
 }
 
 /// `onFailure: closed`.
-pub(crate) fn closed(maker: Maker) -> Reply {
-    let response = if maker == Maker::Proxy {
-        no_room("no room for a worker")
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+pub(crate) fn closed(passage: &Passage, maker: Maker) -> Reply {
+    const NO_ROOM: &str = "no room for a worker";
+    let response = match maker {
+        // What has taken effect may not be asked for again.
+        Maker::Proxy if passage.went_upstream() => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM),
+        Maker::Proxy => no_room(NO_ROOM),
+        Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Client | Maker::Sender => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+        }
     };
     Reply { response, maker }
 }
@@ -131,9 +135,9 @@ pub(crate) fn closed(maker: Maker) -> Reply {
 /// `onFailure: fallback`, as long as nothing went upstream.
 pub(crate) async fn fallback(passage: &Arc<Passage>, request: Request<Body>, maker: Maker) -> Reply {
     if passage.went_upstream() {
-        return closed(maker);
+        return closed(passage, maker);
     }
-    upstream::fallback(passage, request).await.unwrap_or_else(|| closed(maker))
+    upstream::fallback(passage, request).await.unwrap_or_else(|| closed(passage, maker))
 }
 
 /// What becomes of a message whose body broke off in a worker's hands: whoever broke it is to blame. `sender` is who
