@@ -131,8 +131,13 @@ impl Loader {
         let Content::Worker(worker) = revision.content(environment) else {
             return Err(refused("it has an artifact but is no worker"));
         };
-        let identity =
-            Identity { unit: unit.clone(), revision: digest.clone(), group: self.group.clone(), log: Arc::default() };
+        let identity = Identity {
+            unit: unit.clone(),
+            revision: digest.clone(),
+            group: self.group.clone(),
+            log: Arc::default(),
+            cpu_ns: Arc::default(),
+        };
         let previous = previous.and_then(|p| p.code.clone());
         let (code, artifact_saved) = match previous {
             Some(code) => (code, self.obtain(&artifact).await?.saved()),

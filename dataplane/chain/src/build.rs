@@ -312,7 +312,7 @@ impl Runtime {
                 }
             }
         }
-        let log = share.log.clone();
+        let (log, cpu_ns) = (share.log.clone(), share.cpu_ns());
         let code = match loaded.code {
             // Its instances are those of this worker in this snapshot.
             Code::Ready(compiled) => Code::Ready(compiled.serving(loaded.worker.instances)),
@@ -327,6 +327,7 @@ impl Runtime {
                 revision: loaded.revision,
                 group: self.shared.config.group.clone(),
                 log,
+                cpu_ns,
             }),
             limits: loaded.worker.limits,
             on_failure: loaded.worker.on_failure,

@@ -175,7 +175,6 @@ impl<'a> Turn<'a> {
 
     fn end(mut self, ended: Ended) {
         self.is_over = true;
-        self.passage.station(self.worker).share.used(ended.cpu);
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }

@@ -281,7 +281,6 @@ impl Calls for Turn {
             self.passage.trace(self.worker, call, watched.changes());
         }
         let station = self.passage.station(self.worker);
-        station.share.used(ended.cpu);
         station.counts.call(call);
     }
 }

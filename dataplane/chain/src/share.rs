@@ -74,9 +74,9 @@ impl Share {
         self.calls.clone().try_acquire_owned().map_err(|_| Shed::Calls)
     }
 
-    /// A call has used so much.
-    pub(crate) fn used(&self, cpu: Duration) {
-        self.cpu.used_ns.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    /// What calls move on by what they use.
+    pub(crate) fn cpu_ns(&self) -> Arc<AtomicU64> {
+        self.cpu.used_ns.clone()
     }
 }
 
@@ -161,7 +161,8 @@ impl Done {
 #[derive(Default)]
 struct UnitCpu {
     window: AtomicU64,
-    used_ns: AtomicU64,
+    /// In this window so far.
+    used_ns: Arc<AtomicU64>,
     /// Of `PARTS` calls, how many are shed.
     shed: AtomicU64,
     calls: AtomicU32,

@@ -58,7 +58,7 @@ pub(crate) async fn call(
     calls: Arc<dyn Calls>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Failure> {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let answer = Answer::default();
     let is_head = request.method() == Method::HEAD;
     let at = match proxy.idle.as_ref().and_then(|idle| idle.take(&meter)) {

@@ -54,7 +54,7 @@ pub(super) async fn on_request(
     bindings: Bindings,
     request: Request<Body>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let Some(indices) = &filter.on_request else {
         let next = Decision::Next { request, is_rewritten: false, state: Bytes::new() };
         return (ended(Outcome::Next, &meter), Ok(next));
@@ -140,7 +140,7 @@ pub(super) async fn on_response(
     kept: Bytes,
     response: Response<Body>,
 ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let Some(indices) = &filter.on_response else {
         return (ended(Outcome::Next, &meter), Ok(response));
     };
