@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Recorder, UnitRecorder,
+    cpu::NodeCpu,
     matching::{RouteRouter, WorkerRouter},
     rate::Rate,
-    share::{NodeCpu, Share},
+    share::Share,
     trace::{Trace, Traces},
 };
 
