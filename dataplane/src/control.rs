@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Known(Key, Arc<Revision>),
     /// A load ended.
     Loaded(Key, Result<Loaded, LoadError>),
+    /// A load was broken off: nobody wants its revision any more.
+    GivenUp,
     /// A write of the state file ended.
     Saved(Result<(), String>),
     /// The disk cache was swept.
@@ -171,6 +173,10 @@ impl Control {
                 if !self.loads.ended(&key, result, Instant::now()) {
                     self.saver.left_behind();
                 }
+            }
+            Input::GivenUp => {
+                self.loads.given_up();
+                self.saver.left_behind();
             }
             Input::Saved(result) => self.saver.ended(result, Instant::now()),
             Input::Swept(result) => self.saver.swept(result, Instant::now()),
