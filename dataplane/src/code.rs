@@ -31,7 +31,15 @@ impl Codes {
             let contract = imports::surface(&wasm)?.check()?;
             drop(wasm);
             let Some(code) = kept.get(&digest, &engine) else { return Ok(None) };
-            let compiled = engine.load(contract, &code)?;
+            let compiled = match engine.load(contract, &code) {
+                Ok(compiled) => compiled,
+                Err(error @ CompileError::Local(_)) => return Err(error),
+                // The component may well be a worker: what a compiler says today is what counts.
+                Err(error) => {
+                    kept.discard(&digest, &error.to_string());
+                    return Ok(None);
+                }
+            };
             let took_us = logging::micros(began.elapsed());
             tracing::debug!(artifact = digest.short(), took_us, "its code is on disk");
             Ok(Some(compiled))

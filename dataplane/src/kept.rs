@@ -42,6 +42,11 @@ impl Kept {
         None
     }
 
+    /// Removes what cannot be used.
+    pub(crate) fn discard(&self, artifact: &Digest, why: &str) {
+        self.cache.discard_compiled(artifact, why);
+    }
+
     pub(crate) fn put(&self, artifact: &Digest, code: &OwnCode) -> Result<(), KeepError> {
         let sealed = Seal::new(&self.key()?).seal(artifact, code);
         Ok(self.cache.put_compiled(artifact, &sealed)?)

@@ -386,6 +386,26 @@ mod tests {
         assert!(loaded.unwrap().is_ok());
     }
 
+    #[tokio::test]
+    async fn kept_code_that_does_not_load_is_compiled_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Arc::new(Cache::new(dir.path().to_owned()));
+        cache.prepare().unwrap();
+        let wasm = guest();
+        let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
+        cache.put_artifact(&artifact.digest, &wasm).unwrap();
+        // Under our own seal: code of something that is no filter.
+        Kept::new(Arc::clone(&cache)).put(&artifact.digest, &precompile(OTHER).unwrap()).unwrap();
+        let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
+        let Err(error) = loader.code(&artifact).await else { panic!("it cannot be loaded") };
+        assert_eq!(error.reason, ExceptionKind::LocalTrouble, "the compiler's trouble: {error}");
+        assert!(cache.compiled(&artifact.digest).is_none(), "it is not tried again");
+    }
+
+    /// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
+    const OTHER: &[u8] =
+        b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
+
     #[test]
     fn bytes_are_verified_by_size_and_digest() {
         let artifact = Artifact { digest: Digest::of(b"abc"), size: 3 };
