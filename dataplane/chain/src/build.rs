@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluice_config::{BindingKind, Digest, FALLBACK, Limits, OnFailure, RouteRule, Routes, UnitRef, Upstream, Worker};
@@ -162,6 +162,15 @@ impl Snapshot {
         for station in &self.stations {
             if let Code::Ready(compiled) = &station.code {
                 compiled.retire();
+            }
+        }
+    }
+
+    /// Lets go of the instances that are too old for another call.
+    pub fn sweep(&self, now: Instant) {
+        for station in &self.stations {
+            if let Code::Ready(compiled) = &station.code {
+                compiled.sweep(now);
             }
         }
     }

@@ -3,7 +3,7 @@
 use http::{Request, Response};
 use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -118,6 +118,14 @@ impl Compiled {
         match self {
             Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.close()),
             Self::Filter(filter) => filter.retire(),
+        }
+    }
+
+    /// Lets go of the instances that wait for another call and are too old for it.
+    pub fn sweep(&self, now: Instant) {
+        match self {
+            Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.sweep(now)),
+            Self::Filter(filter) => filter.sweep(now),
         }
     }
 

@@ -11,7 +11,7 @@ mod host;
 mod message;
 mod notes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
 use sluice_config::{Instances, Limits};
@@ -84,6 +84,10 @@ impl Filter {
 
     pub(crate) fn retire(&self) {
         self.idle.iter().for_each(|idle| idle.close());
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle.iter().for_each(|idle| idle.sweep(now));
     }
 
     /// The calls that it answers.

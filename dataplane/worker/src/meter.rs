@@ -62,6 +62,7 @@ pub(crate) struct Meter {
     yielded: AtomicBool,
     /// The response's head is set: wall time no longer counts.
     answered: AtomicBool,
+    answered_well: AtomicBool,
     called_next: AtomicBool,
     memory_denied: AtomicBool,
     failed: AtomicBool,
@@ -116,6 +117,7 @@ impl Meter {
             body_waited: AtomicBool::new(false),
             yielded: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            answered_well: AtomicBool::new(false),
             called_next: AtomicBool::new(false),
             memory_denied: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -264,6 +266,15 @@ impl Meter {
     pub(crate) fn answered(&self) {
         self.settle();
         self.answered.store(true, Relaxed);
+    }
+
+    /// What it answered is a response that may go on.
+    pub(crate) fn answered_well(&self) {
+        self.answered_well.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_answered_well(&self) -> bool {
+        self.answered_well.load(Relaxed)
     }
 
     /// The response is complete, the guest still runs: its time counts again.

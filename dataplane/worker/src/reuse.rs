@@ -64,7 +64,10 @@ impl<T: Held, I> Idle<T, I> {
 
     /// One for a call under this meter, if any waits.
     pub(crate) fn take(&self, meter: &Arc<Meter>) -> Option<Living<T, I>> {
-        let now = Instant::now();
+        self.take_at(meter, Instant::now())
+    }
+
+    fn take_at(&self, meter: &Arc<Meter>, now: Instant) -> Option<Living<T, I>> {
         loop {
             let mut living = self.waiting().as_mut()?.pop()?.living;
             if !self.is_old(living.life, now) {
@@ -101,6 +104,14 @@ impl<T: Held, I> Idle<T, I> {
         };
     }
 
+    /// Lets go of those that are too old, where no call comes to do it.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let is_old = |waiting: &mut Waiting<T, I>| self.is_old(waiting.living.life, now);
+        // As above.
+        let _old: Vec<_> =
+            self.waiting().as_mut().map(|waiting| waiting.extract_if(.., is_old).collect()).unwrap_or_default();
+    }
+
     /// Lets go of those that wait, and of those that come back.
     pub(crate) fn close(&self) {
         let waiting = self.waiting().take();
@@ -113,5 +124,85 @@ impl<T: Held, I> Idle<T, I> {
 
     fn waiting(&self) -> MutexGuard<'_, Option<Vec<Waiting<T, I>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_config::Limits;
+
+    use super::*;
+    use crate::{limiter::Limiter, store::limited};
+
+    struct Nothing {
+        limiter: Limiter,
+        meter: Arc<Meter>,
+    }
+
+    impl Held for Nothing {
+        fn limiter(&mut self) -> &mut Limiter {
+            &mut self.limiter
+        }
+
+        fn meter(&self) -> &Meter {
+            &self.meter
+        }
+
+        fn meter_by(&mut self, meter: &Arc<Meter>) {
+            self.meter.clone_from(meter);
+        }
+
+        fn is_worn(&mut self) -> bool {
+            false
+        }
+    }
+
+    const AGE: Duration = Duration::from_secs(60);
+
+    fn meter() -> Arc<Meter> {
+        let limits = Limits { cpu_ms: 1_000, wall_ms: 1_000, memory_bytes: 1 << 20 };
+        Arc::new(Meter::new(&limits, &Arc::default()))
+    }
+
+    fn living(engine: &wasmtime::Engine) -> Living<Nothing, ()> {
+        let meter = meter();
+        let held = Nothing { limiter: Limiter::new(1 << 20, meter.clone()), meter };
+        Living { store: limited(engine, held), instance: (), life: Life::new() }
+    }
+
+    /// Two that wait, the first of them as old as it may get, and when that is.
+    fn two() -> (Idle<Nothing, ()>, Instant) {
+        let mut settings = wasmtime::Config::new();
+        settings.epoch_interruption(true);
+        let engine = wasmtime::Engine::new(&settings).unwrap();
+        let instances = Instances { reuse: 10, max_age_ms: 60_000 };
+        let idle = Idle::new(instances, Arc::new(Semaphore::new(2)));
+        let (mut first, second) = (living(&engine), living(&engine));
+        first.life.born = second.life.born.checked_sub(Duration::from_secs(1)).unwrap();
+        let old = first.life.born + AGE;
+        idle.give_back(first);
+        idle.give_back(second);
+        assert_eq!(idle.room.available_permits(), 0);
+        (idle, old)
+    }
+
+    #[test]
+    fn one_that_got_too_old_while_it_waited_is_not_taken() {
+        let (idle, old) = two();
+        let second = idle.take_at(&meter(), old);
+        assert!(second.is_some_and(|living| living.life.born + AGE > old));
+        assert!(idle.take_at(&meter(), old).is_none());
+        assert_eq!(idle.room.available_permits(), 2);
+    }
+
+    #[test]
+    fn one_that_gets_too_old_goes_though_nobody_calls() {
+        let (idle, old) = two();
+        idle.sweep(old - Duration::from_millis(1));
+        assert_eq!(idle.room.available_permits(), 0);
+        idle.sweep(old);
+        assert_eq!(idle.room.available_permits(), 1);
+        idle.sweep(old + AGE);
+        assert_eq!(idle.room.available_permits(), 2);
     }
 }
