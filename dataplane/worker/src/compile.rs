@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::{
     Calls, Failure, Filter, Identity, Phase, call,
-    engine::Engines,
+    engine::{Engines, weight},
     failure::is_local,
     filter,
     imports::{self, Contract, Refused},
@@ -106,7 +106,8 @@ impl Compiled {
     pub fn serving(self, instances: Option<Instances>) -> Self {
         match self {
             Self::Proxy(proxy) => {
-                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone())));
+                let weight = weight(proxy.pre.instance_pre().component());
+                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone(), weight)));
                 Self::Proxy(Proxy { idle, ..proxy })
             }
             Self::Filter(filter) => Self::Filter(filter.serving(instances)),

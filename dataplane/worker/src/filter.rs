@@ -19,7 +19,7 @@ use sluice_egress::Body;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Instance, InstancePre, Linker, types::ComponentItem};
 
-use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
+use crate::{Ended, Failure, Identity, Phase, engine::weight, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
 pub use exchange::{Chosen, Exchange, Spelling};
@@ -78,7 +78,8 @@ impl Filter {
     }
 
     pub(crate) fn serving(self, instances: Option<Instances>) -> Self {
-        let idle = instances.map(|i| Arc::new(Idle::new(i, self.room.clone())));
+        let weight = weight(self.pre.component());
+        let idle = instances.map(|i| Arc::new(Idle::new(i, self.room.clone(), weight)));
         Self { idle, ..self }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Idle<T: 'static, I> {
     age_max: Duration,
     /// Of all workers together: who waits holds a slot of the engine's pool.
     room: Arc<Semaphore>,
+    /// For how many of them one of these counts there.
+    weight: u32,
     /// The last one that came is the first to go: its memory is warm. Nothing once the worker is superseded.
     waiting: Mutex<Option<Vec<Waiting<T, I>>>>,
 }
@@ -53,11 +55,12 @@ struct Waiting<T: 'static, I> {
 }
 
 impl<T: Held, I> Idle<T, I> {
-    pub(crate) fn new(instances: Instances, room: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(instances: Instances, room: Arc<Semaphore>, weight: u32) -> Self {
         Self {
             calls_max: instances.reuse,
             age_max: Duration::from_millis(instances.max_age_ms),
             room,
+            weight,
             waiting: Mutex::new(Some(Vec::new())),
         }
     }
@@ -85,7 +88,7 @@ impl<T: Held, I> Idle<T, I> {
         if living.life.calls >= self.calls_max || self.is_old(living.life, now) || living.store.data_mut().is_worn() {
             return;
         }
-        let Ok(room) = self.room.clone().try_acquire_owned() else {
+        let Ok(room) = self.room.clone().try_acquire_many_owned(self.weight) else {
             return;
         };
         // What is dropped is dropped without the lock.
@@ -171,38 +174,44 @@ mod tests {
     }
 
     /// Two that wait, the first of them as old as it may get, and when that is.
-    fn two() -> (Idle<Nothing, ()>, Instant) {
+    fn two(weight: u32) -> (Idle<Nothing, ()>, Instant) {
         let mut settings = wasmtime::Config::new();
         settings.epoch_interruption(true);
         let engine = wasmtime::Engine::new(&settings).unwrap();
         let instances = Instances { reuse: 10, max_age_ms: 60_000 };
-        let idle = Idle::new(instances, Arc::new(Semaphore::new(2)));
+        let idle = Idle::new(instances, Arc::new(Semaphore::new(4)), weight);
         let (mut first, second) = (living(&engine), living(&engine));
         first.life.born = second.life.born.checked_sub(Duration::from_secs(1)).unwrap();
         let old = first.life.born + AGE;
         idle.give_back(first);
         idle.give_back(second);
-        assert_eq!(idle.room.available_permits(), 0);
         (idle, old)
     }
 
     #[test]
+    fn those_that_weigh_more_find_less_room() {
+        for (weight, left) in [(1, 2), (2, 0), (3, 1), (4, 0), (5, 4)] {
+            assert_eq!(two(weight).0.room.available_permits(), left, "{weight} each");
+        }
+    }
+
+    #[test]
     fn one_that_got_too_old_while_it_waited_is_not_taken() {
-        let (idle, old) = two();
+        let (idle, old) = two(2);
         let second = idle.take_at(&meter(), old);
         assert!(second.is_some_and(|living| living.life.born + AGE > old));
         assert!(idle.take_at(&meter(), old).is_none());
-        assert_eq!(idle.room.available_permits(), 2);
+        assert_eq!(idle.room.available_permits(), 4);
     }
 
     #[test]
     fn one_that_gets_too_old_goes_though_nobody_calls() {
-        let (idle, old) = two();
+        let (idle, old) = two(2);
         idle.sweep(old - Duration::from_millis(1));
         assert_eq!(idle.room.available_permits(), 0);
         idle.sweep(old);
-        assert_eq!(idle.room.available_permits(), 1);
-        idle.sweep(old + AGE);
         assert_eq!(idle.room.available_permits(), 2);
+        idle.sweep(old + AGE);
+        assert_eq!(idle.room.available_permits(), 4);
     }
 }
