@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -28,8 +28,8 @@ pub(crate) struct Share {
     calls: Arc<Semaphore>,
     pub(crate) log: Arc<LogBudget>,
     cpu: UnitCpu,
-    /// Of its `rate` bindings, by name: a new revision goes on where the old one was.
-    rates: Mutex<BTreeMap<String, Arc<Rate>>>,
+    /// Of its `rate` bindings, by name: a new revision goes on where the old one was. Gone with the last snapshot that has it.
+    rates: Mutex<BTreeMap<String, Weak<Rate>>>,
 }
 
 impl Share {
@@ -41,9 +41,11 @@ impl Share {
     /// The rate of this binding; a new one where there was none, or another.
     pub(crate) fn rate(&self, binding: &str, requests: u32, per: Duration) -> Arc<Rate> {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = rates.get(binding).filter(|rate| (rate.requests, rate.per) == (requests, per));
-        let rate = known.cloned().unwrap_or_else(|| Arc::new(Rate::new(requests, per)));
-        rates.insert(binding.to_owned(), rate.clone());
+        rates.retain(|_, rate| rate.strong_count() > 0);
+        let known = rates.get(binding).and_then(Weak::upgrade);
+        let known = known.filter(|rate| (rate.requests, rate.per) == (requests, per));
+        let rate = known.unwrap_or_else(|| Arc::new(Rate::new(requests, per)));
+        rates.insert(binding.to_owned(), Arc::downgrade(&rate));
         rate
     }
 
@@ -66,5 +68,25 @@ impl Share {
     /// What calls move on by what they use.
     pub(crate) fn cpu_ns(&self) -> Arc<AtomicU64> {
         self.cpu.used_ns.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_lasts_as_long_as_somebody_has_it() {
+        let (share, minute) = (Share::new(1), Duration::from_secs(60));
+        let old = share.rate("logins", 1, minute);
+        assert_eq!(old.take("a", Instant::now()), None);
+        let new = share.rate("logins", 1, minute);
+        drop(old);
+        assert!(new.take("a", Instant::now()).is_some(), "a new revision goes on where the old one was");
+        assert!(share.rate("logins", 2, minute).take("a", Instant::now()).is_none(), "it is another one");
+        drop(new);
+        let other = share.rate("other", 1, minute);
+        assert_eq!(share.rates.lock().unwrap().len(), 1, "what nobody has is gone");
+        drop(other);
     }
 }
