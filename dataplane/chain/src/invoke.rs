@@ -14,13 +14,14 @@ use http::{
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
 use sluice_worker::{
-    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, address,
+    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, UPSTREAM,
+    address,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::{UPSTREAM, no_room, plain},
+    accept::{no_room, plain},
     build::Code,
     inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},

@@ -23,7 +23,7 @@ use crate::{Ended, Failure, Identity, Phase, engine::weight, reuse::Idle, store}
 
 pub use call::{Decision, Stopped};
 pub use exchange::{Chosen, Exchange, Spelling};
-pub use fields::{HEAD_BYTES_MAX, head_bytes};
+pub use fields::{HEAD_BYTES_MAX, UPSTREAM, head_bytes};
 pub use granted::{Bindings, Grants, NoBinding};
 pub(crate) use held::State;
 pub use message::address;

@@ -58,8 +58,8 @@ pub use compile::{CompileError, Compiled, Proxy};
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
 pub use filter::{
-    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, address,
-    head_bytes,
+    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, UPSTREAM,
+    address, head_bytes,
 };
 #[cfg(feature = "runtime")]
 pub use meter::process_cpu;

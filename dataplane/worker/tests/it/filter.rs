@@ -176,6 +176,7 @@ async fn what_no_request_can_be_is_invalid() {
         "set:content-length",
         "set:transfer-encoding",
         "set:host",
+        "set:sluice-upstream",
         "remove:content-length",
         "flood:70",
         "method:CONNECT",
