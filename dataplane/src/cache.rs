@@ -10,8 +10,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -131,14 +131,24 @@ impl Cache {
         discard(&self.compiled_dir().join(artifact.as_str()), why);
     }
 
-    /// The key of this disk's seal.
-    pub(crate) fn seal_key<const N: usize>(&self) -> Option<[u8; N]> {
+    /// The key of this disk's seal; none where there is none, or one that somebody else may know. An error does not tell: what
+    /// is there stays, and what was sealed with it.
+    pub(crate) fn seal_key<const N: usize>(&self) -> Result<Option<[u8; N]>, CacheError> {
         let path = self.root.join(SEAL_KEY);
-        let key: Result<[u8; N], _> = fs::read(&path).ok()?.try_into();
-        if key.is_err() {
+        let (bytes, mode) = match read_with_mode(&path) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at(&path)(error)),
+        };
+        if mode & 0o077 != 0 {
+            discard(&path, "others than its owner may read the key, or write it");
+            return Ok(None);
+        }
+        let key = bytes.try_into().ok();
+        if key.is_none() {
             discard(&path, "this is no key");
         }
-        key.ok()
+        Ok(key)
     }
 
     pub(crate) fn put_seal_key(&self, key: &[u8]) -> Result<(), CacheError> {
@@ -218,6 +228,13 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn read_with_mode(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let mut file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, file.metadata()?.permissions().mode()))
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -316,16 +333,21 @@ mod tests {
 
     #[test]
     fn the_key_is_for_nobody_else_to_read() {
-        use std::os::unix::fs::PermissionsExt as _;
         let (dir, cache) = cache();
-        assert_eq!(cache.seal_key::<32>(), None);
+        assert_eq!(cache.seal_key::<32>().unwrap(), None);
         cache.put_seal_key(&[7; 32]).unwrap();
-        assert_eq!(cache.seal_key(), Some([7; 32]));
+        assert_eq!(cache.seal_key().unwrap(), Some([7; 32]));
         let path = dir.path().join(SEAL_KEY);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&path, [7_u8; 31]).unwrap();
-        assert_eq!(cache.seal_key::<32>(), None, "a key that is cut");
+        assert_eq!(cache.seal_key::<32>().unwrap(), None, "a key that is cut");
         assert!(!path.exists());
+        for mode in [0o640, 0o604, 0o620] {
+            cache.put_seal_key(&[7; 32]).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(cache.seal_key::<32>().unwrap(), None, "{mode:o}");
+            assert!(!path.exists(), "{mode:o}");
+        }
     }
 
     #[test]
