@@ -243,7 +243,7 @@ impl Runtime {
 
     /// What happened to the last of those requests that are traced, the newest first.
     #[must_use]
-    pub fn traces(&self) -> Vec<Trace> {
+    pub fn traces(&self) -> Vec<Arc<Trace>> {
         self.shared.traces.list()
     }
 

@@ -267,7 +267,7 @@ impl Passage {
 /// The last worker has ended.
 impl Drop for Passage {
     fn drop(&mut self) {
-        if let Some(tracing) = &self.tracing {
+        if let Some(tracing) = self.tracing.take() {
             tracing.end(&self.snapshot.shared.traces);
         }
     }
