@@ -123,7 +123,8 @@ impl Cache {
         fs::read(self.compiled_dir().join(artifact.as_str())).ok()
     }
 
-    pub(crate) fn put_compiled(&self, artifact: &Digest, sealed: &[u8]) -> Result<(), CacheError> {
+    /// The parts are written one after the other: they may be large, and in no memory twice.
+    pub(crate) fn put_compiled(&self, artifact: &Digest, sealed: &[&[u8]]) -> Result<(), CacheError> {
         self.write_once(&self.compiled_dir().join(artifact.as_str()), sealed)
     }
 
@@ -188,8 +189,8 @@ impl Cache {
 
     /// Writes what a restart cannot do without.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        match self.write_once(path, bytes) {
-            Err(error) if is_full(&error.source) && self.drop_compiled() => self.write_once(path, bytes),
+        match self.write_once(path, &[bytes]) {
+            Err(error) if is_full(&error.source) && self.drop_compiled() => self.write_once(path, &[bytes]),
             written => written,
         }
     }
@@ -205,11 +206,11 @@ impl Cache {
         dropped > 0
     }
 
-    fn write_once(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    fn write_once(&self, path: &Path, parts: &[&[u8]]) -> Result<(), CacheError> {
         let dir = path.parent().unwrap_or(&self.root);
         let serial = self.writes.fetch_add(1, Ordering::Relaxed);
         let aside = dir.join(format!("{ASIDE}{serial}"));
-        let written = write_synced(&aside, bytes)
+        let written = write_synced(&aside, parts)
             .and_then(|()| fs::rename(&aside, path))
             .and_then(|()| fs::File::open(dir)?.sync_all());
         if written.is_err() {
@@ -220,13 +221,15 @@ impl Cache {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     // The seal's key is among these files, and nobody else has any business with the others.
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
     file.sync_all()
 }
 
@@ -323,11 +326,12 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         cache.put_artifact(&a, b"a").unwrap();
         cache.put_artifact(&b, b"b").unwrap();
-        cache.put_compiled(&a, b"code of a").unwrap();
-        cache.put_compiled(&b, b"code of b").unwrap();
+        cache.put_compiled(&a, &[b"code", b" of a"]).unwrap();
+        cache.put_compiled(&b, &[b"code of b"]).unwrap();
         let revision = Digest::of(b"revision of a");
         cache.keep_only(&[revision.clone()].into(), &[(revision, Some(a.clone()))].into()).unwrap();
-        assert!(cache.artifact(&a).is_some() && cache.compiled(&a).is_some());
+        assert!(cache.artifact(&a).is_some());
+        assert_eq!(cache.compiled(&a).unwrap(), b"code of a");
         assert!(cache.artifact(&b).is_none() && cache.compiled(&b).is_none());
     }
 
@@ -355,7 +359,7 @@ mod tests {
         let (_dir, cache) = cache();
         let digest = Digest::of(b"a");
         assert!(!cache.drop_compiled(), "there is none");
-        cache.put_compiled(&digest, b"code").unwrap();
+        cache.put_compiled(&digest, &[b"code"]).unwrap();
         assert!(cache.drop_compiled());
         assert!(cache.compiled(&digest).is_none());
         assert!(is_full(&io::Error::from_raw_os_error(28)), "ENOSPC");

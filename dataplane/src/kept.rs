@@ -38,7 +38,7 @@ impl Kept {
                 return None;
             }
         };
-        let opened = key.map(|key| Seal::new(&key).open(artifact, &sealed));
+        let opened = key.map(|key| Seal::new(&key).open(artifact, sealed));
         let why = match opened {
             Some(Ok(code)) if engine.can_run(&code) => return Some(code),
             Some(Ok(_)) => "another version or another CPU compiled it".to_owned(),
@@ -55,8 +55,8 @@ impl Kept {
     }
 
     pub(crate) fn put(&self, artifact: &Digest, code: &OwnCode) -> Result<(), KeepError> {
-        let sealed = Seal::new(&self.key()?).seal(artifact, code);
-        Ok(self.cache.put_compiled(artifact, &sealed)?)
+        let seal = Seal::new(&self.key()?);
+        Ok(self.cache.put_compiled(artifact, &seal.seal(artifact, code).parts())?)
     }
 
     /// The key of this disk, made where there is none.
