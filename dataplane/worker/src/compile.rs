@@ -144,8 +144,9 @@ impl Compiled {
 }
 
 impl Proxy {
-    /// Runs the worker for one request, in an instance of its own, inside the caller's task. Resolves
-    /// with the response's head; reading the body drives what the worker still does.
+    /// Runs the worker for one request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one
+    /// that waits for its next call. Nobody else has it meanwhile. Resolves with the response's head; reading the body drives
+    /// what the worker still does.
     ///
     /// # Errors
     /// The worker failed before its response's head. [`Calls::ended`] has been told.

@@ -114,8 +114,8 @@ impl Filter {
         self.on_response.is_some()
     }
 
-    /// Calls it with a request, in an instance of its own, inside the caller's task. A filter that does not see requests lets
-    /// it pass.
+    /// Calls it with a request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one that waits
+    /// for its next call. A filter that does not see requests lets it pass.
     pub async fn on_request(
         &self,
         identity: &Arc<Identity>,
@@ -127,8 +127,8 @@ impl Filter {
         call::on_request(self, identity, limits, exchange, bindings, request).await
     }
 
-    /// Calls it with a response, in an instance of its own, inside the caller's task; `state` is what its request phase kept. A
-    /// filter that does not see responses lets it pass.
+    /// Calls it with a response, as above; `state` is what its request phase kept. A filter that does not see responses lets it
+    /// pass.
     pub async fn on_response(
         &self,
         identity: &Arc<Identity>,

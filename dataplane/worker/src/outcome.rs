@@ -87,7 +87,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All, in the order of the table in `request.md`.
+    /// All.
     pub const ALL: [Self; 10] = [
         Self::Next,
         Self::Answered,
