@@ -48,9 +48,10 @@ pub(crate) async fn serve(listener: TcpListener, views: Views) {
         };
         let views = views.clone();
         drop(tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let response = answer(request.method(), request.uri().path(), &views);
-                std::future::ready(Ok::<_, Infallible>(response))
+            let views = &views;
+            let service = service_fn(|request: Request<Incoming>| async move {
+                let (head, _body) = request.into_parts();
+                Ok::<_, Infallible>(answer(&head.method, head.uri.path(), views).await)
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -65,7 +66,7 @@ pub(crate) async fn serve(listener: TcpListener, views: Views) {
     }
 }
 
-fn answer(method: &Method, path: &str, views: &Views) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, path: &str, views: &Views) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
@@ -79,9 +80,17 @@ fn answer(method: &Method, path: &str, views: &Views) -> Response<Full<Bytes>> {
         },
         "/counters" => json(&views.metrics.counters()),
         "/report" => json(&*views.report.borrow()),
-        "/traces" => json(&views.runtime.traces().into_iter().map(View::from).collect::<Vec<_>>()),
+        "/traces" => traces(views.runtime.clone()).await,
         _ => plain(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics, /counters, /report, /traces\n"),
     }
+}
+
+/// They may be many megabytes: too many for the thread that decides what is in force.
+async fn traces(runtime: Runtime) -> Response<Full<Bytes>> {
+    let told = tokio::task::spawn_blocking(move || {
+        json(&runtime.traces().iter().map(|trace| View::from(&**trace)).collect::<Vec<_>>())
+    });
+    told.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode it\n"))
 }
 
 fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {

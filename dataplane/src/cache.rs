@@ -10,8 +10,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -123,7 +123,8 @@ impl Cache {
         fs::read(self.compiled_dir().join(artifact.as_str())).ok()
     }
 
-    pub(crate) fn put_compiled(&self, artifact: &Digest, sealed: &[u8]) -> Result<(), CacheError> {
+    /// The parts are written one after the other: they may be large, and in no memory twice.
+    pub(crate) fn put_compiled(&self, artifact: &Digest, sealed: &[&[u8]]) -> Result<(), CacheError> {
         self.write_once(&self.compiled_dir().join(artifact.as_str()), sealed)
     }
 
@@ -131,14 +132,24 @@ impl Cache {
         discard(&self.compiled_dir().join(artifact.as_str()), why);
     }
 
-    /// The key of this disk's seal.
-    pub(crate) fn seal_key<const N: usize>(&self) -> Option<[u8; N]> {
+    /// The key of this disk's seal; none where there is none, or one that somebody else may know. An error does not tell: what
+    /// is there stays, and what was sealed with it.
+    pub(crate) fn seal_key<const N: usize>(&self) -> Result<Option<[u8; N]>, CacheError> {
         let path = self.root.join(SEAL_KEY);
-        let key: Result<[u8; N], _> = fs::read(&path).ok()?.try_into();
-        if key.is_err() {
+        let (bytes, mode) = match read_with_mode(&path) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at(&path)(error)),
+        };
+        if mode & 0o077 != 0 {
+            discard(&path, "others than its owner may read the key, or write it");
+            return Ok(None);
+        }
+        let key = bytes.try_into().ok();
+        if key.is_none() {
             discard(&path, "this is no key");
         }
-        key.ok()
+        Ok(key)
     }
 
     pub(crate) fn put_seal_key(&self, key: &[u8]) -> Result<(), CacheError> {
@@ -178,8 +189,8 @@ impl Cache {
 
     /// Writes what a restart cannot do without.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        match self.write_once(path, bytes) {
-            Err(error) if is_full(&error.source) && self.drop_compiled() => self.write_once(path, bytes),
+        match self.write_once(path, &[bytes]) {
+            Err(error) if is_full(&error.source) && self.drop_compiled() => self.write_once(path, &[bytes]),
             written => written,
         }
     }
@@ -195,11 +206,11 @@ impl Cache {
         dropped > 0
     }
 
-    fn write_once(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    fn write_once(&self, path: &Path, parts: &[&[u8]]) -> Result<(), CacheError> {
         let dir = path.parent().unwrap_or(&self.root);
         let serial = self.writes.fetch_add(1, Ordering::Relaxed);
         let aside = dir.join(format!("{ASIDE}{serial}"));
-        let written = write_synced(&aside, bytes)
+        let written = write_synced(&aside, parts)
             .and_then(|()| fs::rename(&aside, path))
             .and_then(|()| fs::File::open(dir)?.sync_all());
         if written.is_err() {
@@ -210,14 +221,23 @@ impl Cache {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     // The seal's key is among these files, and nobody else has any business with the others.
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
     file.sync_all()
+}
+
+fn read_with_mode(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let mut file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, file.metadata()?.permissions().mode()))
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -306,26 +326,32 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         cache.put_artifact(&a, b"a").unwrap();
         cache.put_artifact(&b, b"b").unwrap();
-        cache.put_compiled(&a, b"code of a").unwrap();
-        cache.put_compiled(&b, b"code of b").unwrap();
+        cache.put_compiled(&a, &[b"code", b" of a"]).unwrap();
+        cache.put_compiled(&b, &[b"code of b"]).unwrap();
         let revision = Digest::of(b"revision of a");
         cache.keep_only(&[revision.clone()].into(), &[(revision, Some(a.clone()))].into()).unwrap();
-        assert!(cache.artifact(&a).is_some() && cache.compiled(&a).is_some());
+        assert!(cache.artifact(&a).is_some());
+        assert_eq!(cache.compiled(&a).unwrap(), b"code of a");
         assert!(cache.artifact(&b).is_none() && cache.compiled(&b).is_none());
     }
 
     #[test]
     fn the_key_is_for_nobody_else_to_read() {
-        use std::os::unix::fs::PermissionsExt as _;
         let (dir, cache) = cache();
-        assert_eq!(cache.seal_key::<32>(), None);
+        assert_eq!(cache.seal_key::<32>().unwrap(), None);
         cache.put_seal_key(&[7; 32]).unwrap();
-        assert_eq!(cache.seal_key(), Some([7; 32]));
+        assert_eq!(cache.seal_key().unwrap(), Some([7; 32]));
         let path = dir.path().join(SEAL_KEY);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&path, [7_u8; 31]).unwrap();
-        assert_eq!(cache.seal_key::<32>(), None, "a key that is cut");
+        assert_eq!(cache.seal_key::<32>().unwrap(), None, "a key that is cut");
         assert!(!path.exists());
+        for mode in [0o640, 0o604, 0o620] {
+            cache.put_seal_key(&[7; 32]).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(cache.seal_key::<32>().unwrap(), None, "{mode:o}");
+            assert!(!path.exists(), "{mode:o}");
+        }
     }
 
     #[test]
@@ -333,7 +359,7 @@ mod tests {
         let (_dir, cache) = cache();
         let digest = Digest::of(b"a");
         assert!(!cache.drop_compiled(), "there is none");
-        cache.put_compiled(&digest, b"code").unwrap();
+        cache.put_compiled(&digest, &[b"code"]).unwrap();
         assert!(cache.drop_compiled());
         assert!(cache.compiled(&digest).is_none());
         assert!(is_full(&io::Error::from_raw_os_error(28)), "ENOSPC");

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use sluice_config::Digest;
 use sluice_worker::{CompileError, Compiled, Engine, compiler::Compiler, imports};
 use tokio::task::spawn_blocking;
@@ -21,22 +22,34 @@ impl Codes {
         Self { engine, compiler, kept: Arc::new(Kept::new(cache)) }
     }
 
-    /// `wasm` is what the digest says: the caller has verified it.
-    pub(crate) async fn make(&self, artifact: &Digest, wasm: Vec<u8>) -> Result<Compiled, CompileError> {
+    /// What this node has compiled before, if its disk has it. `wasm` is what the digest says: the caller has verified it.
+    pub(crate) async fn kept(&self, artifact: &Digest, wasm: Bytes) -> Result<Option<Compiled>, CompileError> {
         let began = Instant::now();
         let (engine, kept, digest) = (self.engine.clone(), Arc::clone(&self.kept), artifact.clone());
-        let (wasm, contract, from_disk) = working(move || {
+        working(move || {
             // What this refuses costs no process.
             let contract = imports::surface(&wasm)?.check()?;
-            let code = kept.get(&digest, &engine);
-            Ok((wasm, contract, code.map(|code| engine.load(contract, &code)).transpose()?))
-        })
-        .await?;
-        if let Some(compiled) = from_disk {
+            drop(wasm);
+            let Some(code) = kept.get(&digest, &engine) else { return Ok(None) };
+            let compiled = match engine.load(contract, &code) {
+                Ok(compiled) => compiled,
+                Err(error @ CompileError::Local(_)) => return Err(error),
+                // The component may well be a worker: what a compiler says today is what counts.
+                Err(error) => {
+                    kept.discard(&digest, &error.to_string());
+                    return Ok(None);
+                }
+            };
             let took_us = logging::micros(began.elapsed());
-            tracing::debug!(artifact = artifact.short(), took_us, "its code is on disk");
-            return Ok(compiled);
-        }
+            tracing::debug!(artifact = digest.short(), took_us, "its code is on disk");
+            Ok(Some(compiled))
+        })
+        .await
+    }
+
+    /// The same from a compiler's process, for what [`Self::kept`] has not, and keeps it.
+    pub(crate) async fn compile(&self, artifact: &Digest, wasm: Bytes) -> Result<Compiled, CompileError> {
+        let began = Instant::now();
         let code = self.compiler.compile(&wasm).await?;
         tracing::info!(
             artifact = artifact.short(),
@@ -45,9 +58,10 @@ impl Codes {
             took_us = logging::micros(began.elapsed()),
             "compiled"
         );
-        drop(wasm);
         let (engine, kept, digest) = (self.engine.clone(), Arc::clone(&self.kept), artifact.clone());
         working(move || {
+            let contract = imports::surface(&wasm)?.check()?;
+            drop(wasm);
             let compiled = engine.load(contract, &code)?;
             if let Err(error) = kept.put(&digest, &code) {
                 tracing::warn!(artifact = digest.short(), %error, "its code is not kept: a restart compiles it again");

@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Known(Key, Arc<Revision>),
     /// A load ended.
     Loaded(Key, Result<Loaded, LoadError>),
+    /// A load was broken off: nobody wants its revision any more.
+    GivenUp,
     /// A write of the state file ended.
     Saved(Result<(), String>),
     /// The disk cache was swept.
@@ -55,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// While more is being loaded, making snapshots takes at most one in so many parts of the time: each goes over all units,
 /// and a thousand may come one by one.
 const SWAP_SHARE: u32 = 10;
-/// Replaced snapshots and ended series are looked after this often.
+/// Replaced snapshots, ended series and instances that wait are looked after this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// What the loop works with.
@@ -92,6 +94,7 @@ pub(crate) struct Control {
     look_again: Option<Instant>,
     /// What is new waits until then for what is still being loaded, to be swapped in together.
     swap_after: Instant,
+    sweep_after: Instant,
 }
 
 impl Control {
@@ -113,6 +116,7 @@ impl Control {
             assignment_error: None,
             look_again: None,
             swap_after: now,
+            sweep_after: now,
         }
     }
 
@@ -172,6 +176,10 @@ impl Control {
                     self.saver.left_behind();
                 }
             }
+            Input::GivenUp => {
+                self.loads.given_up();
+                self.saver.left_behind();
+            }
             Input::Saved(result) => self.saver.ended(result, Instant::now()),
             Input::Swept(result) => self.saver.swept(result, Instant::now()),
         }
@@ -208,6 +216,7 @@ impl Control {
         }
         self.publish(decision.exceptions);
         self.retired.sweep(now);
+        self.sweep_instances(now);
         self.parts.metrics.end_unused(now);
     }
 
@@ -352,6 +361,18 @@ impl Control {
         }
         if self.loads.none_in_flight() {
             self.saver.sweep(needs, self.loads.artifacts(), now);
+        }
+    }
+
+    /// Of workers that nobody calls any more.
+    fn sweep_instances(&mut self, now: Instant) {
+        if now < self.sweep_after {
+            return;
+        }
+        self.sweep_after = now + HOUSEKEEPING;
+        if let Some(snapshot) = self.parts.in_force.load_full() {
+            // Nobody waits for it: it frees memory and ends.
+            drop(tokio::task::spawn_blocking(move || snapshot.sweep(now)));
         }
     }
 

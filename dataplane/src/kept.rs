@@ -31,7 +31,14 @@ impl Kept {
     /// What this node compiled of this artifact, for such an engine.
     pub(crate) fn get(&self, artifact: &Digest, engine: &Engine) -> Option<OwnCode> {
         let sealed = self.cache.compiled(artifact)?;
-        let opened = self.cache.seal_key().map(|key| Seal::new(&key).open(artifact, &sealed));
+        let key = match self.cache.seal_key() {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::warn!(%error, "the key of compiled code cannot be read: what was compiled before is compiled again");
+                return None;
+            }
+        };
+        let opened = key.map(|key| Seal::new(&key).open(artifact, sealed));
         let why = match opened {
             Some(Ok(code)) if engine.can_run(&code) => return Some(code),
             Some(Ok(_)) => "another version or another CPU compiled it".to_owned(),
@@ -42,15 +49,20 @@ impl Kept {
         None
     }
 
+    /// Removes what cannot be used.
+    pub(crate) fn discard(&self, artifact: &Digest, why: &str) {
+        self.cache.discard_compiled(artifact, why);
+    }
+
     pub(crate) fn put(&self, artifact: &Digest, code: &OwnCode) -> Result<(), KeepError> {
-        let sealed = Seal::new(&self.key()?).seal(artifact, code);
-        Ok(self.cache.put_compiled(artifact, &sealed)?)
+        let seal = Seal::new(&self.key()?);
+        Ok(self.cache.put_compiled(artifact, &seal.seal(artifact, code).parts())?)
     }
 
     /// The key of this disk, made where there is none.
     fn key(&self) -> Result<Key, KeepError> {
         let _one_at_a_time = self.making_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = self.cache.seal_key() {
+        if let Some(key) = self.cache.seal_key()? {
             return Ok(key);
         }
         let key = new_key()?;
@@ -104,6 +116,21 @@ mod tests {
         disk.kept.put(&artifact, &code).unwrap();
         let later = Kept::new(Arc::clone(&disk.kept.cache));
         assert!(later.get(&artifact, &disk.engine).unwrap() == code);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_replaced_nor_what_it_sealed_removed() {
+        let disk = Disk::new();
+        let (artifact, code) = (Digest::of(EMPTY), code());
+        disk.kept.put(&artifact, &code).unwrap();
+        let (key, aside) = (disk.dir.path().join("seal.key"), disk.dir.path().join("aside"));
+        fs::rename(&key, &aside).unwrap();
+        fs::create_dir(&key).unwrap();
+        assert!(disk.kept.get(&artifact, &disk.engine).is_none());
+        assert!(disk.kept.put(&artifact, &code).is_err());
+        fs::remove_dir(&key).unwrap();
+        fs::rename(&aside, &key).unwrap();
+        assert!(disk.kept.get(&artifact, &disk.engine).unwrap() == code);
     }
 
     #[test]

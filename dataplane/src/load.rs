@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use sluice_config::{Artifact, Content, Digest, Environment, ExceptionKind, Limits, Revision, UnitRef};
 use sluice_worker::{CompileError, Compiled, Identity, Outcome};
 use tokio::{
@@ -53,6 +54,16 @@ fn trouble(message: impl ToString) -> LoadError {
     LoadError { reason: ExceptionKind::LocalTrouble, message: message.to_string() }
 }
 
+/// Whose fault it is that a component is no worker.
+fn failed(error: CompileError) -> LoadError {
+    match error {
+        CompileError::Local(_) => trouble(error),
+        CompileError::Refused(_) | CompileError::Compile(_) | CompileError::Link(_) | CompileError::Ended(_) => {
+            refused(error)
+        }
+    }
+}
+
 /// A revision whose content is known, and whose code is not here yet.
 pub(crate) struct Known {
     pub(crate) revision: Arc<Revision>,
@@ -64,7 +75,7 @@ enum At {
     Disk,
     /// The disk does not take it, and says why. The permit bounds how many are in memory.
     Memory {
-        bytes: Vec<u8>,
+        bytes: Bytes,
         why: String,
         _permit: OwnedSemaphorePermit,
     },
@@ -90,6 +101,8 @@ pub(crate) struct Loader {
     /// A label of what workers log.
     group: String,
     fetches: Arc<Semaphore>,
+    /// Of those that look for code on this disk, and of those whose component a compiler is at work on.
+    loadings: Semaphore,
     compilations: Semaphore,
     /// By artifact: revisions that differ only in their manifest share their code.
     compiled: Mutex<BTreeMap<Digest, Compiled>>,
@@ -103,7 +116,8 @@ impl Loader {
             codes,
             group,
             fetches: Arc::new(Semaphore::new(FETCHES)),
-            // A compiler has one thread; what serves keeps half of the CPUs.
+            // Each has one thread; what serves keeps half of the CPUs.
+            loadings: Semaphore::new(threads.div_ceil(2)),
             compilations: Semaphore::new(threads.div_ceil(2)),
             compiled: Mutex::new(BTreeMap::new()),
         }
@@ -131,8 +145,13 @@ impl Loader {
         let Content::Worker(worker) = revision.content(environment) else {
             return Err(refused("it has an artifact but is no worker"));
         };
-        let identity =
-            Identity { unit: unit.clone(), revision: digest.clone(), group: self.group.clone(), log: Arc::default() };
+        let identity = Identity {
+            unit: unit.clone(),
+            revision: digest.clone(),
+            group: self.group.clone(),
+            log: Arc::default(),
+            cpu_ns: Arc::default(),
+        };
         let previous = previous.and_then(|p| p.code.clone());
         let (code, artifact_saved) = match previous {
             Some(code) => (code, self.obtain(&artifact).await?.saved()),
@@ -148,14 +167,14 @@ impl Loader {
     async fn code(&self, artifact: &Artifact) -> Result<(Compiled, Saved), LoadError> {
         let at = self.obtain(artifact).await?;
         let saved = at.saved();
-        if let Some(code) = self.compile(artifact, at).await? {
+        if let Some(code) = self.make(artifact, &at).await? {
             return Ok((code, saved));
         }
         // Damaged on disk, and gone from there.
         let at = self.fetch(artifact).await?;
         let saved = at.saved();
         let lost = || trouble(format!("the disk does not give back artifact {}", artifact.digest));
-        Ok((self.compile(artifact, at).await?.ok_or_else(lost)?, saved))
+        Ok((self.make(artifact, &at).await?.ok_or_else(lost)?, saved))
     }
 
     /// Sees to it that the artifact is on disk, if it can be.
@@ -203,37 +222,53 @@ impl Loader {
             verify(&artifact, &bytes)?;
             Ok(match cache.put_artifact(&artifact.digest, &bytes) {
                 Ok(()) => At::Disk,
-                Err(error) => At::Memory { bytes, why: error.to_string(), _permit: permit },
+                Err(error) => At::Memory { bytes: bytes.into(), why: error.to_string(), _permit: permit },
             })
         })
         .await?
     }
 
     /// Nothing where the disk has no whole artifact any more.
-    async fn compile(&self, artifact: &Artifact, at: At) -> Result<Option<Compiled>, LoadError> {
+    async fn make(&self, artifact: &Artifact, at: &At) -> Result<Option<Compiled>, LoadError> {
+        {
+            // What this node has compiled before waits for no compiler, whatever that has to do.
+            let _permit = self.loadings.acquire().await.map_err(trouble)?;
+            if let Some(code) = self.known(&artifact.digest) {
+                return Ok(Some(code));
+            }
+            let Some(wasm) = self.bytes(artifact, at).await? else { return Ok(None) };
+            if let Some(code) = self.codes.kept(&artifact.digest, wasm).await.map_err(failed)? {
+                return Ok(Some(self.remember(&artifact.digest, code)));
+            }
+        }
         let _permit = self.compilations.acquire().await.map_err(trouble)?;
         // Another unit may have had the same artifact compiled while this one waited.
-        if let Some(code) = self.compiled().get(&artifact.digest) {
-            return Ok(Some(code.clone()));
+        if let Some(code) = self.known(&artifact.digest) {
+            return Ok(Some(code));
         }
-        let bytes = match at {
-            At::Memory { bytes, .. } => bytes,
+        let Some(wasm) = self.bytes(artifact, at).await? else { return Ok(None) };
+        let code = self.codes.compile(&artifact.digest, wasm).await.map_err(failed)?;
+        Ok(Some(self.remember(&artifact.digest, code)))
+    }
+
+    /// Of an artifact; in memory for as long as somebody works on it.
+    async fn bytes(&self, artifact: &Artifact, at: &At) -> Result<Option<Bytes>, LoadError> {
+        match at {
+            At::Memory { bytes, .. } => Ok(Some(bytes.clone())),
             At::Disk => {
                 let (cache, digest) = (Arc::clone(&self.cache), artifact.digest.clone());
-                let Some(bytes) = blocking(move || cache.artifact(&digest)).await? else {
-                    return Ok(None);
-                };
-                bytes
+                Ok(blocking(move || cache.artifact(&digest)).await?.map(Bytes::from))
             }
-        };
-        let code = self.codes.make(&artifact.digest, bytes).await.map_err(|error| match error {
-            CompileError::Local(_) => trouble(error),
-            CompileError::Refused(_) | CompileError::Compile(_) | CompileError::Link(_) | CompileError::Ended(_) => {
-                refused(error)
-            }
-        })?;
-        self.compiled().insert(artifact.digest.clone(), code.clone());
-        Ok(Some(code))
+        }
+    }
+
+    fn known(&self, artifact: &Digest) -> Option<Compiled> {
+        self.compiled().get(artifact).cloned()
+    }
+
+    /// Of two that made the same at once, the first one's is for both.
+    fn remember(&self, artifact: &Digest, code: Compiled) -> Compiled {
+        self.compiled().entry(artifact.clone()).or_insert(code).clone()
     }
 
     /// Forgets code that no revision in use has.
@@ -305,15 +340,71 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, path::PathBuf, time::Duration};
 
     use sluice_worker::{
         Engine, EngineConfig,
         compiler::{CompileLimits, Compiler},
+        precompile,
     };
 
     use super::*;
-    use crate::source::Directory;
+    use crate::{kept::Kept, source::Directory};
+
+    /// Without a compiler.
+    fn loader(cache: Arc<Cache>, source: Source) -> Loader {
+        let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
+        let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
+        let codes = Codes::new(engine, Compiler::new(limits, Some("/bin/false".into())), Arc::clone(&cache));
+        Loader::new(cache, source, codes, "canary".into(), 1)
+    }
+
+    fn guest() -> Vec<u8> {
+        let cache = std::env::var_os("SLUICE_CACHE");
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/sluice");
+        let path = cache.map_or_else(home, PathBuf::from).join("guests/filter-request-id.wasm");
+        fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make guests`", path.display()))
+    }
+
+    #[tokio::test]
+    async fn what_was_compiled_before_waits_for_no_compiler() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Arc::new(Cache::new(dir.path().to_owned()));
+        cache.prepare().unwrap();
+        let wasm = guest();
+        let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
+        cache.put_artifact(&artifact.digest, &wasm).unwrap();
+        let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
+        // Something takes its time with the only compiler that may run.
+        let _compiles = loader.compilations.acquire().await.unwrap();
+        let mut loading = Box::pin(loader.code(&artifact));
+        let waits = tokio::time::timeout(Duration::from_millis(100), &mut loading).await;
+        assert!(waits.is_err(), "this one has to be compiled");
+        drop(loading);
+        Kept::new(cache).put(&artifact.digest, &precompile(&wasm).unwrap()).unwrap();
+        let loaded = tokio::time::timeout(Duration::from_secs(60), loader.code(&artifact)).await;
+        assert!(loaded.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn kept_code_that_does_not_load_is_compiled_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Arc::new(Cache::new(dir.path().to_owned()));
+        cache.prepare().unwrap();
+        let wasm = guest();
+        let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
+        cache.put_artifact(&artifact.digest, &wasm).unwrap();
+        // Under our own seal: code of something that is no filter.
+        Kept::new(Arc::clone(&cache)).put(&artifact.digest, &precompile(OTHER).unwrap()).unwrap();
+        let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
+        let Err(error) = loader.code(&artifact).await else { panic!("it cannot be loaded") };
+        assert_eq!(error.reason, ExceptionKind::LocalTrouble, "the compiler's trouble: {error}");
+        assert!(cache.compiled(&artifact.digest).is_none(), "it is not tried again");
+    }
+
+    /// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
+    const OTHER: &[u8] =
+        b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
 
     #[test]
     fn bytes_are_verified_by_size_and_digest() {
@@ -336,15 +427,12 @@ mod tests {
         cache.prepare().unwrap();
         fs::write(&on_disk, b"no_component").unwrap();
         let source = Source { directory: Some(Directory::new(published)), api: None, operator: None };
-        let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
-        let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
-        let codes = Codes::new(engine, Compiler::new(limits, None), Arc::clone(&cache));
-        let loader = Loader::new(cache, source, codes, "canary".into(), 1);
+        let loader = loader(cache, source);
 
-        let other = loader.compilations.acquire().await.unwrap();
+        let other = loader.loadings.acquire().await.unwrap();
         let mut loading = Box::pin(loader.code(&artifact));
         let waits = tokio::time::timeout(Duration::from_millis(100), &mut loading).await;
-        assert!(waits.is_err(), "another one is being compiled");
+        assert!(waits.is_err(), "another one is being loaded");
         assert_eq!(fs::read(&on_disk).unwrap(), b"no_component", "whoever reads it removes it");
         drop(other);
         let Err(error) = loading.await else { panic!("that is no component") };

@@ -30,24 +30,24 @@ struct StepView {
     changes: Vec<String>,
 }
 
-impl From<Trace> for View {
-    fn from(trace: Trace) -> Self {
+impl From<&Trace> for View {
+    fn from(trace: &Trace) -> Self {
         let Trace { began, method, host, path, steps, status, duration } = trace;
         Self {
             // Before the year 9999 it is never empty.
-            began: jiff::Timestamp::try_from(began).map(|at| at.to_string()).unwrap_or_default(),
+            began: jiff::Timestamp::try_from(*began).map(|at| at.to_string()).unwrap_or_default(),
             method: method.to_string(),
-            host,
-            path,
-            steps: steps.into_iter().map(Into::into).collect(),
+            host: host.clone(),
+            path: path.clone(),
+            steps: steps.iter().map(Into::into).collect(),
             status: status.map(|status| status.as_u16()),
             duration_micros: duration.as_micros(),
         }
     }
 }
 
-impl From<Step> for StepView {
-    fn from(step: Step) -> Self {
+impl From<&Step> for StepView {
+    fn from(step: &Step) -> Self {
         let Step { unit, revision, call, changes } = step;
         Self {
             unit: unit.to_string(),
@@ -55,7 +55,7 @@ impl From<Step> for StepView {
             phase: call.phase.as_str(),
             outcome: call.outcome.as_str(),
             own_micros: call.own.as_micros(),
-            changes,
+            changes: changes.clone(),
         }
     }
 }

@@ -101,6 +101,7 @@ async fn the_child_limits_itself_before_it_reads() {
     let expected = [
         ("Max cpu time", "7"),
         ("Max data size", "104857600"),
+        ("Max stack size", "8388608"),
         ("Max core file size", "0"),
         ("Max file size", "0"),
         ("Max open files", "16"),

@@ -77,7 +77,7 @@ pub struct Binding {
     /// Outgoing HTTP.
     #[serde(default)]
     pub fetch: Option<FetchBinding>,
-    /// A rate that each key may not exceed. Filters only.
+    /// A rate that each key may not exceed. Filters only; at most 8 of them.
     #[serde(default)]
     pub rate: Option<RateBinding>,
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery},
 };
 use http_body_util::BodyExt;
 use sluice_egress::{Body, BodyError, full, hop_by_hop, timed};
-use sluice_worker::{HEAD_BYTES_MAX, NEXT_AUTHORITY, address, head_bytes};
+use sluice_worker::{HEAD_BYTES_MAX, NEXT_AUTHORITY, UPSTREAM, address, head_bytes};
 
 use crate::{ClientInfo, place::Place};
 
@@ -45,7 +45,7 @@ impl Refusal {
     }
 }
 
-/// What is shed may come again in a second.
+/// What is shed, and has taken no effect, may come again in a second.
 pub(crate) fn no_room(why: &str) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -130,9 +130,6 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
         (None, Some(header)) => Ok(header),
     }
 }
-
-/// By this header a worker of `wasi:http` names another upstream of the route.
-pub(crate) const UPSTREAM: HeaderName = HeaderName::from_static("sluice-upstream");
 
 /// Workers and upstreams see the client only through these; what is said within the chain is not for it to say.
 fn forwarded(headers: &mut HeaderMap, client: ClientInfo) {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluice_config::{BindingKind, Digest, FALLBACK, Limits, OnFailure, RouteRule, Routes, UnitRef, Upstream, Worker};
@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Recorder, UnitRecorder,
+    cpu::NodeCpu,
     matching::{RouteRouter, WorkerRouter},
     rate::Rate,
-    share::{NodeCpu, Share},
+    share::Share,
     trace::{Trace, Traces},
 };
 
@@ -165,6 +166,15 @@ impl Snapshot {
         }
     }
 
+    /// Lets go of the instances that are too old for another call.
+    pub fn sweep(&self, now: Instant) {
+        for station in &self.stations {
+            if let Code::Ready(compiled) = &station.code {
+                compiled.sweep(now);
+            }
+        }
+    }
+
     /// Breaks off the responses whose workers still run on this snapshot: for one that is long superseded.
     pub fn end_streams(&self) {
         self.over.send_replace(true);
@@ -233,7 +243,7 @@ impl Runtime {
 
     /// What happened to the last of those requests that are traced, the newest first.
     #[must_use]
-    pub fn traces(&self) -> Vec<Trace> {
+    pub fn traces(&self) -> Vec<Arc<Trace>> {
         self.shared.traces.list()
     }
 
@@ -312,7 +322,7 @@ impl Runtime {
                 }
             }
         }
-        let log = share.log.clone();
+        let (log, cpu_ns) = (share.log.clone(), share.cpu_ns());
         let code = match loaded.code {
             // Its instances are those of this worker in this snapshot.
             Code::Ready(compiled) => Code::Ready(compiled.serving(loaded.worker.instances)),
@@ -327,6 +337,7 @@ impl Runtime {
                 revision: loaded.revision,
                 group: self.shared.config.group.clone(),
                 log,
+                cpu_ns,
             }),
             limits: loaded.worker.limits,
             on_failure: loaded.worker.on_failure,

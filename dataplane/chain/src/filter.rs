@@ -40,11 +40,17 @@ pub(crate) async fn on_request(
     filter: &Filter,
     request: Request<Body>,
 ) -> Step {
-    if !filter.sees_requests() {
+    let phase = if filter.sees_requests() { Phase::OnRequest } else { Phase::OnResponse };
+    // For its response as well: that is never shed for want of CPU time.
+    if let Err(why) = passage.may_run(worker) {
+        passage.shed(worker, phase, why);
+        return instead(passage, worker, request, Maker::Proxy).await;
+    }
+    if phase == Phase::OnResponse {
         return Step::Passed { request, state: Bytes::new() };
     }
     let station = passage.station(worker);
-    let Some(turn) = Turn::begin(passage, worker, Phase::OnRequest) else {
+    let Some(turn) = Turn::begin(passage, worker, phase) else {
         return instead(passage, worker, request, Maker::Proxy).await;
     };
     let method = request.method().clone();
@@ -64,7 +70,7 @@ pub(crate) async fn on_request(
         Ok(Decision::Next { request, is_rewritten, state }) => {
             if is_rewritten || *request.method() != method {
                 // Checked when it was set; where it would lead nobody can say.
-                let Some(place) = place(&request) else { return Step::Reply(closed(Maker::Worker(worker))) };
+                let Some(place) = place(&request) else { return Step::Reply(closed(passage, Maker::Worker(worker))) };
                 if let Some(more) = passage.rewritten(&place, request.method()) {
                     workers.add(&more);
                 }
@@ -91,7 +97,7 @@ pub(crate) async fn on_response(
     // The request is gone: there is nothing that the fallback could be asked.
     let keeps = station.on_failure == OnFailure::Open;
     let Some(turn) = Turn::begin(passage, worker, Phase::OnResponse) else {
-        return if keeps { reply } else { closed(Maker::Proxy) };
+        return if keeps { reply } else { closed(passage, Maker::Proxy) };
     };
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
@@ -109,7 +115,7 @@ pub(crate) async fn on_response(
         Err(Stopped { failure, message }) => match &failure.provoked {
             Some(error) => broke_off(error, maker),
             None if keeps => Reply { response: message, maker },
-            None => closed(blamed(&failure, worker)),
+            None => closed(passage, blamed(&failure, worker)),
         },
     }
 }
@@ -122,7 +128,7 @@ fn bindings(passage: &Arc<Passage>, worker: usize) -> Bindings {
 async fn instead(passage: &Arc<Passage>, worker: usize, request: Request<Body>, blamed: Maker) -> Step {
     match passage.station(worker).on_failure {
         OnFailure::Open => Step::Without(request),
-        OnFailure::Closed => Step::Reply(closed(blamed)),
+        OnFailure::Closed => Step::Reply(closed(passage, blamed)),
         OnFailure::Fallback => Step::Reply(fallback(passage, request, blamed).await),
     }
 }
@@ -158,12 +164,10 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Takes a call's room of its unit's share; nothing where there is none.
     fn begin(passage: &'a Passage, worker: usize, phase: Phase) -> Option<Self> {
-        let station = passage.station(worker);
-        match station.share.take(&passage.snapshot.shared.cpu, passage.began) {
+        match passage.station(worker).share.take() {
             Ok(share) => Some(Self { passage, worker, phase, _share: share, is_over: false }),
             Err(why) => {
-                tracing::debug!(unit = %station.identity.unit, %why, "shed");
-                passage.not_called(worker, phase, Outcome::Shed);
+                passage.shed(worker, phase, why);
                 None
             }
         }
@@ -171,7 +175,6 @@ impl<'a> Turn<'a> {
 
     fn end(mut self, ended: Ended) {
         self.is_over = true;
-        self.passage.station(self.worker).share.used(ended.cpu);
         if ended.outcome.is_fault() {
             self.passage.mark_fault(self.worker);
         }

@@ -14,13 +14,14 @@ use http::{
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
 use sluice_worker::{
-    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, address,
+    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, UPSTREAM,
+    address,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord,
-    accept::{UPSTREAM, no_room, plain},
+    accept::{no_room, plain},
     build::Code,
     inner::{Inner, Recovered, Seen, Upload},
     passage::{Maker, Passage, Reply},
@@ -62,11 +63,10 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
     };
-    let share = match station.share.take_owned(&passage.snapshot.shared.cpu, passage.began) {
+    let share = match passage.may_run(worker).and_then(|()| station.share.take_owned()) {
         Ok(share) => share,
         Err(why) => {
-            tracing::debug!(unit = %station.identity.unit, %why, "shed");
-            passage.not_called(worker, Phase::Handle, Outcome::Shed);
+            passage.shed(worker, Phase::Handle, why);
             return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
         }
     };
@@ -110,21 +110,25 @@ async fn without(
     maker: Maker,
 ) -> Reply {
     let Some(request) = request else {
-        return closed(maker);
+        return closed(passage, maker);
     };
     match passage.station(worker).on_failure {
-        OnFailure::Closed => closed(maker),
+        OnFailure::Closed => closed(passage, maker),
         OnFailure::Open => passage.advance(workers, worker + 1, request).await,
         OnFailure::Fallback => fallback(passage, request, maker).await,
     }
 }
 
 /// `onFailure: closed`.
-pub(crate) fn closed(maker: Maker) -> Reply {
-    let response = if maker == Maker::Proxy {
-        no_room("no room for a worker")
-    } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+pub(crate) fn closed(passage: &Passage, maker: Maker) -> Reply {
+    const NO_ROOM: &str = "no room for a worker";
+    let response = match maker {
+        // What has taken effect may not be asked for again.
+        Maker::Proxy if passage.went_upstream() => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ROOM),
+        Maker::Proxy => no_room(NO_ROOM),
+        Maker::Worker(_) | Maker::Upstream | Maker::Route | Maker::Client | Maker::Sender => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "a worker failed")
+        }
     };
     Reply { response, maker }
 }
@@ -132,9 +136,9 @@ pub(crate) fn closed(maker: Maker) -> Reply {
 /// `onFailure: fallback`, as long as nothing went upstream.
 pub(crate) async fn fallback(passage: &Arc<Passage>, request: Request<Body>, maker: Maker) -> Reply {
     if passage.went_upstream() {
-        return closed(maker);
+        return closed(passage, maker);
     }
-    upstream::fallback(passage, request).await.unwrap_or_else(|| closed(maker))
+    upstream::fallback(passage, request).await.unwrap_or_else(|| closed(passage, maker))
 }
 
 /// What becomes of a message whose body broke off in a worker's hands: whoever broke it is to blame. `sender` is who
@@ -278,7 +282,6 @@ impl Calls for Turn {
             self.passage.trace(self.worker, call, watched.changes());
         }
         let station = self.passage.station(self.worker);
-        station.share.used(ended.cpu);
         station.counts.call(call);
     }
 }

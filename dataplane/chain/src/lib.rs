@@ -5,6 +5,7 @@
 
 mod accept;
 mod build;
+mod cpu;
 mod ending;
 mod filter;
 mod handle;

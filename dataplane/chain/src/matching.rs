@@ -174,12 +174,14 @@ impl WorkerRouter {
     /// All workers with a rule that matches.
     pub(crate) fn matches(&self, place: &Place, client: &Client<'_>) -> WorkerSet {
         let mut set = WorkerSet::empty(self.workers);
+        // A rule stands at each of its hosts and paths, and may hash what the client sends: it is asked once.
+        let mut tried = Tried::default();
         let named = self.hosts.find(&place.host);
         for paths in named.chain(std::iter::once(&self.hosts.any)) {
             for candidates in paths.find(&place.path) {
                 set.add(&candidates.sure);
                 for &(worker, condition) in &candidates.asking {
-                    if !set.contains(worker) && self.conditions[condition].holds(client) {
+                    if !set.contains(worker) && tried.is_new(condition) && self.conditions[condition].holds(client) {
                         set.insert(worker);
                     }
                 }
@@ -192,6 +194,23 @@ impl WorkerRouter {
     /// not among them.
     pub(crate) fn may_read_again(&self, matched: &WorkerSet) -> bool {
         matched.first_from(0).is_some_and(|first| self.readers.has_beyond(matched, first + 1))
+    }
+}
+
+/// Conditions that a request was held against. Most requests meet none of them.
+#[derive(Default)]
+struct Tried(Vec<u64>);
+
+impl Tried {
+    /// Whether it is the first time.
+    fn is_new(&mut self, condition: usize) -> bool {
+        let (word, bit) = (condition / 64, 1 << (condition % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
     }
 }
 

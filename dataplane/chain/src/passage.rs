@@ -22,6 +22,7 @@ use crate::{
     matching::Client,
     place::Place,
     set::WorkerSet,
+    share::Shed,
     trace::Tracing,
     walk,
 };
@@ -208,6 +209,17 @@ impl Passage {
         }
     }
 
+    /// Whether the request may take CPU time of a worker's.
+    pub(crate) fn may_run(&self, worker: usize) -> Result<(), Shed> {
+        self.station(worker).share.may_run(&self.snapshot.shared.cpu, self.began)
+    }
+
+    /// A worker's turn came, and there was no room for it.
+    pub(crate) fn shed(&self, worker: usize, phase: Phase, why: Shed) {
+        tracing::debug!(unit = %self.station(worker).identity.unit, %why, "shed");
+        self.not_called(worker, phase, Outcome::Shed);
+    }
+
     /// A worker's turn came, and it was not called.
     pub(crate) fn not_called(&self, worker: usize, phase: Phase, outcome: Outcome) {
         let call = CallRecord { phase, outcome, own: Duration::ZERO };
@@ -255,7 +267,7 @@ impl Passage {
 /// The last worker has ended.
 impl Drop for Passage {
     fn drop(&mut self) {
-        if let Some(tracing) = &self.tracing {
+        if let Some(tracing) = self.tracing.take() {
             tracing.end(&self.snapshot.shared.traces);
         }
     }

@@ -1,7 +1,6 @@
 //! Rates of a unit's bindings, counted by this node: the generic cell rate algorithm (ITU-T I.371), a time for each key.
 
 use std::{
-    num::NonZeroUsize,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,22 +8,19 @@ use std::{
 use lru::LruCache;
 
 /// Keys of one binding; the one that was not used for longest is forgotten first.
-const KEYS_MAX: NonZeroUsize = match NonZeroUsize::new(10_000) {
-    Some(keys) => keys,
-    None => NonZeroUsize::MIN,
-};
+const KEYS_MAX: usize = 10_000;
 
 /// A rate, and who has used how much of it.
 pub(crate) struct Rate {
     pub(crate) requests: u32,
     pub(crate) per: Duration,
-    /// When each key would have used up what it took, at an even pace.
+    /// When each key would have used up what it took, at an even pace. Takes memory as keys come, up to the limit.
     until: Mutex<LruCache<String, Instant>>,
 }
 
 impl Rate {
     pub(crate) fn new(requests: u32, per: Duration) -> Self {
-        Self { requests: requests.max(1), per, until: Mutex::new(LruCache::new(KEYS_MAX)) }
+        Self { requests: requests.max(1), per, until: Mutex::new(LruCache::unbounded()) }
     }
 
     /// Takes one for this key: nothing where it could, else how long until it can.
@@ -39,6 +35,9 @@ impl Rate {
         match until.get_mut(key) {
             Some(known) => *known = now + used + one,
             None => {
+                if until.len() >= KEYS_MAX {
+                    until.pop_lru();
+                }
                 until.put(key.to_owned(), now + one);
             }
         }
@@ -72,10 +71,11 @@ mod tests {
         let (rate, now) = (Rate::new(1, Duration::from_secs(60)), Instant::now());
         assert_eq!(rate.take("first", now), None);
         assert_eq!(rate.take("second", now), None);
-        for n in 0..KEYS_MAX.get() - 1 {
+        for n in 0..KEYS_MAX - 1 {
             assert!(rate.take("second", now).is_some(), "it is used, and known");
             assert_eq!(rate.take(&n.to_string(), now), None);
         }
+        assert_eq!(rate.until.lock().unwrap().len(), KEYS_MAX);
         assert_eq!(rate.take("first", now), None, "it is new again");
         assert!(rate.take("second", now).is_some());
     }

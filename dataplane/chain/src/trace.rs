@@ -21,6 +21,8 @@ use crate::CallRecord;
 const TRACES: usize = 100;
 /// Of one request; a worker that calls `next` again and again would make them endless.
 const STEPS_MAX: usize = 256;
+/// Of one step; a worker may write a thousand headers.
+const CHANGES_MAX: usize = 32;
 
 /// One request on its way.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ pub(crate) struct Traces {
     /// One request of so many; 0: none.
     every: u64,
     requests: AtomicU64,
-    last: Mutex<VecDeque<Trace>>,
+    last: Mutex<VecDeque<Arc<Trace>>>,
 }
 
 impl Traces {
@@ -72,7 +74,7 @@ impl Traces {
         self.every > 0 && self.requests.fetch_add(1, Relaxed).is_multiple_of(self.every)
     }
 
-    fn push(&self, trace: Trace) {
+    fn push(&self, trace: Arc<Trace>) {
         let mut last = self.last();
         if last.len() == TRACES {
             last.pop_front();
@@ -81,11 +83,11 @@ impl Traces {
     }
 
     /// Those that are kept, the newest first.
-    pub(crate) fn list(&self) -> Vec<Trace> {
+    pub(crate) fn list(&self) -> Vec<Arc<Trace>> {
         self.last().iter().rev().cloned().collect()
     }
 
-    fn last(&self) -> MutexGuard<'_, VecDeque<Trace>> {
+    fn last(&self) -> MutexGuard<'_, VecDeque<Arc<Trace>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,12 +122,36 @@ impl Tracing {
     }
 
     /// Nothing more will come.
-    pub(crate) fn end(&self, traces: &Traces) {
-        traces.push(self.lock().clone());
+    pub(crate) fn end(self, traces: &Traces) {
+        traces.push(Arc::new(self.0.into_inner().unwrap_or_else(PoisonError::into_inner)));
     }
 
     fn lock(&self) -> MutexGuard<'_, Trace> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was changed, in a few words each: the first, and how many more.
+#[derive(Clone, Default)]
+struct Changes {
+    told: Vec<String>,
+    more: usize,
+}
+
+impl Changes {
+    fn push(&mut self, change: impl FnOnce() -> String) {
+        if self.told.len() < CHANGES_MAX {
+            self.told.push(change());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn words(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.told.push(format!("and {} more", self.more));
+        }
+        self.told
     }
 }
 
@@ -146,36 +172,44 @@ impl Before {
 
     /// What was done to it, where this is what became of it.
     pub(crate) fn changes_of_request<B>(&self, after: &Request<B>) -> Vec<String> {
+        let mut changes = Changes::default();
+        self.compare_request(after, &mut changes);
+        changes.words()
+    }
+
+    /// The same of a response.
+    pub(crate) fn changes_of_response<B>(&self, after: &Response<B>) -> Vec<String> {
+        let mut changes = Changes::default();
+        self.compare_response(after, &mut changes);
+        changes.words()
+    }
+
+    fn compare_request<B>(&self, after: &Request<B>, changes: &mut Changes) {
         let Self::Request(method, uri, headers) = self else {
-            return Vec::new();
+            return;
         };
-        let mut changes = Vec::new();
         let mut differs = |what: &str, before: &str, after: &str| {
             if before != after {
-                changes.push(format!("changes the {what} from {before} to {after}"));
+                changes.push(|| format!("changes the {what} from {before} to {after}"));
             }
         };
         differs("method", method.as_str(), after.method().as_str());
         differs("host", host(uri), host(after.uri()));
         differs("path", uri.path(), after.uri().path());
         if uri.query() != after.uri().query() {
-            changes.push("changes the query".to_owned());
+            changes.push(|| "changes the query".to_owned());
         }
-        headers_changed(headers, after.headers(), &mut changes);
-        changes
+        headers_changed(headers, after.headers(), changes);
     }
 
-    /// The same of a response.
-    pub(crate) fn changes_of_response<B>(&self, after: &Response<B>) -> Vec<String> {
+    fn compare_response<B>(&self, after: &Response<B>, changes: &mut Changes) {
         let Self::Response(status, headers) = self else {
-            return Vec::new();
+            return;
         };
-        let mut changes = Vec::new();
         if *status != after.status() {
-            changes.push(format!("changes the status from {} to {}", status.as_u16(), after.status().as_u16()));
+            changes.push(|| format!("changes the status from {} to {}", status.as_u16(), after.status().as_u16()));
         }
-        headers_changed(headers, after.headers(), &mut changes);
-        changes
+        headers_changed(headers, after.headers(), changes);
     }
 }
 
@@ -187,18 +221,20 @@ struct Watching {
     request: Before,
     /// The last one that came back from behind it.
     response: Option<Before>,
-    changes: Vec<String>,
+    changes: Changes,
 }
 
 impl Watched {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let request = Before::request(request);
-        Self(Arc::new(Mutex::new(Watching { request, response: None, changes: Vec::new() })))
+        Self(Arc::new(Mutex::new(Watching { request, response: None, changes: Changes::default() })))
     }
 
     pub(crate) fn goes_on<B>(&self, request: &Request<B>) {
         let mut watching = self.lock();
-        watching.changes = watching.request.changes_of_request(request);
+        let mut changes = Changes::default();
+        watching.request.compare_request(request, &mut changes);
+        watching.changes = changes;
     }
 
     pub(crate) fn came_back<B>(&self, response: &Response<B>) {
@@ -208,12 +244,12 @@ impl Watched {
     pub(crate) fn answered<B>(&self, response: &Response<B>) {
         let mut watching = self.lock();
         if let Some(before) = watching.response.take() {
-            watching.changes.extend(before.changes_of_response(response));
+            before.compare_response(response, &mut watching.changes);
         }
     }
 
     pub(crate) fn changes(&self) -> Vec<String> {
-        self.lock().changes.clone()
+        self.lock().changes.clone().words()
     }
 
     fn lock(&self) -> MutexGuard<'_, Watching> {
@@ -225,15 +261,15 @@ fn host(uri: &Uri) -> &str {
     uri.authority().map_or("", http::uri::Authority::as_str)
 }
 
-fn headers_changed(before: &HeaderMap, after: &HeaderMap, changes: &mut Vec<String>) {
+fn headers_changed(before: &HeaderMap, after: &HeaderMap, changes: &mut Changes) {
     for name in after.keys() {
         if !before.contains_key(name) {
-            changes.push(format!("sets {name}"));
+            changes.push(|| format!("sets {name}"));
         } else if !before.get_all(name).iter().eq(after.get_all(name).iter()) {
-            changes.push(format!("changes {name}"));
+            changes.push(|| format!("changes {name}"));
         }
     }
-    changes.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("removes {name}")));
+    before.keys().filter(|name| !after.contains_key(*name)).for_each(|name| changes.push(|| format!("removes {name}")));
 }
 
 #[cfg(test)]
@@ -282,5 +318,27 @@ mod tests {
         let (before, after) = (Response::new(()), Response::builder().status(418).header("a", "1").body(()).unwrap());
         let changes = Before::response(&before).changes_of_response(&after);
         assert_eq!(changes, ["changes the status from 200 to 418", "sets a"]);
+    }
+
+    #[test]
+    fn of_many_changes_the_first_are_told_and_how_many_more() {
+        let flooded = |parts: &mut HeaderMap| {
+            for n in 0..100 {
+                parts.insert(format!("x-{n}").parse::<http::HeaderName>().unwrap(), "1".parse().unwrap());
+            }
+        };
+        let (request, mut sent) = (Request::new(()), Request::new(()));
+        flooded(sent.headers_mut());
+        let changes = Before::request(&request).changes_of_request(&sent);
+        assert_eq!((changes.len(), changes[CHANGES_MAX].as_str()), (CHANGES_MAX + 1, "and 68 more"));
+        // Of a worker of `wasi:http`, both ways together.
+        let watched = Watched::of(&request);
+        watched.goes_on(&sent);
+        watched.came_back(&Response::new(()));
+        let mut answer = Response::new(());
+        flooded(answer.headers_mut());
+        watched.answered(&answer);
+        let changes = watched.changes();
+        assert_eq!((changes.len(), changes[CHANGES_MAX].as_str()), (CHANGES_MAX + 1, "and 168 more"));
     }
 }

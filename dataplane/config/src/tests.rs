@@ -257,6 +257,22 @@ fn a_binding_reaches_named_origins_only() {
 }
 
 #[test]
+fn a_worker_has_a_few_rates() {
+    let with = |rates: usize| {
+        let mut revision = worker_revision();
+        if let Content::Worker(worker) = &mut revision.staging {
+            let rate = |n| Binding { name: format!("r{n}"), kind: BindingKind::Rate { requests: 1, per_ms: 1_000 } };
+            worker.bindings = (0..rates).map(rate).collect();
+        }
+        revision.validate()
+    };
+    assert_eq!(with(limits::RATES), Ok(()));
+    let refused = with(limits::RATES + 1).unwrap_err();
+    assert_eq!(refused.field, "staging.bindings");
+    assert!(refused.problem.contains("9 of them are rates; at most 8 are allowed"), "{refused}");
+}
+
+#[test]
 fn a_bundle_is_bounded() {
     let mut revision = config_revision();
     if let Content::Config(bundle) = &mut revision.production {

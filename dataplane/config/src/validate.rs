@@ -38,6 +38,8 @@ pub mod limits {
     pub const REUSE: std::ops::RangeInclusive<u64> = 2..=1_000_000;
     /// Age of an instance that serves more than one call, in milliseconds.
     pub const MAX_AGE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+    /// Rates of one worker: a node keeps 10,000 keys of each.
+    pub const RATES: usize = 8;
     /// Requests that a rate allows.
     pub const RATE_REQUESTS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
     /// Time in which a rate allows them, in milliseconds.

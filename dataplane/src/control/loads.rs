@@ -7,7 +7,7 @@ use std::{
 };
 
 use sluice_config::{Content, Digest, Environment, ExceptionKind, Revision, UnitRef};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::Input;
 use crate::{
@@ -29,6 +29,8 @@ struct Load {
     /// How the last attempt ended.
     last: Option<Result<Arc<Loaded>, LoadError>>,
     in_flight: bool,
+    /// The attempt under way, or the last one.
+    task: Option<AbortHandle>,
     backoff: Backoff,
     retry_at: Option<Instant>,
 }
@@ -43,7 +45,7 @@ pub(super) struct Loads {
     loader: Arc<Loader>,
     to: mpsc::Sender<Input>,
     loads: BTreeMap<Key, Load>,
-    /// Tasks under way, also those whose result nobody wants any more.
+    /// Tasks that have not told their end yet, also those whose result nobody wants any more.
     tasks: usize,
 }
 
@@ -53,7 +55,14 @@ impl Loads {
     }
 
     pub(super) fn keep_only(&mut self, needs: &BTreeSet<Key>) {
-        self.loads.retain(|key, _| needs.contains(key));
+        self.loads.retain(|key, load| {
+            let keep = needs.contains(key);
+            if !keep && let Some(task) = &load.task {
+                // What others want may wait for its turn behind it.
+                task.abort();
+            }
+            keep
+        });
     }
 
     /// Starts what is needed and due, all at once: how many run at a time is the loader's business.
@@ -69,16 +78,24 @@ impl Loads {
             self.tasks += 1;
             let previous = load.last.as_ref().and_then(|r| r.as_ref().ok()).map(Arc::clone);
             let (loader, to, key) = (Arc::clone(&self.loader), self.to.clone(), key.clone());
+            let (load_key, tell) = (key.clone(), to.clone());
+            let task = tokio::spawn(async move {
+                let known = loader.know(&load_key).await?;
+                // The loop is gone only when the process ends.
+                let _gone = tell.send(Input::Known(load_key.clone(), Arc::clone(&known.revision))).await;
+                loader.load(&load_key, known, environment, previous).await
+            });
+            load.task = Some(task.abort_handle());
             drop(tokio::spawn(async move {
-                let result = match loader.know(&key).await {
-                    Ok(known) => {
-                        // The loop is gone only when the process ends.
-                        let _gone = to.send(Input::Known(key.clone(), Arc::clone(&known.revision))).await;
-                        loader.load(&key, known, environment, previous).await
+                let end = match task.await {
+                    Ok(result) => Input::Loaded(key, result),
+                    Err(error) if error.is_panic() => {
+                        let message = format!("loading it panicked: {error}");
+                        Input::Loaded(key, Err(LoadError { reason: ExceptionKind::LocalTrouble, message }))
                     }
-                    Err(error) => Err(error),
+                    Err(_aborted) => Input::GivenUp,
                 };
-                let _gone = to.send(Input::Loaded(key, result)).await;
+                let _gone = to.send(end).await;
             }));
         }
     }
@@ -87,6 +104,11 @@ impl Loads {
         if let Some(load) = self.loads.get_mut(key) {
             load.revision = Some(revision);
         }
+    }
+
+    /// A load that nobody wants any more has been broken off.
+    pub(super) fn given_up(&mut self) {
+        self.tasks = self.tasks.saturating_sub(1);
     }
 
     /// False where nobody needs the revision any more.

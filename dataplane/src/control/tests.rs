@@ -40,6 +40,10 @@ impl World {
 
     /// The loop, to be stepped by the test.
     fn by_hand(dir: tempfile::TempDir) -> (Self, Control, mpsc::Receiver<Input>) {
+        Self::with_compiler(dir, None)
+    }
+
+    fn with_compiler(dir: tempfile::TempDir, program: Option<PathBuf>) -> (Self, Control, mpsc::Receiver<Input>) {
         let at = |name: &str| -> PathBuf { dir.path().join(name) };
         fs::create_dir_all(at("revisions")).unwrap();
         let cache = Arc::new(Cache::new(at("state")));
@@ -47,7 +51,7 @@ impl World {
         let source = Source { directory: Some(Directory::new(at("revisions"))), api: None, operator: None };
         let engine = Engine::new(&EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
         let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
-        let codes = Codes::new(engine, Compiler::new(limits, None), Arc::clone(&cache));
+        let codes = Codes::new(engine, Compiler::new(limits, program), Arc::clone(&cache));
         let metrics = Arc::new(Metrics::new("node".into(), "canary".into(), "boot".into()));
         let egress = EgressConfig { allow_loopback: true, ..EgressConfig::default() };
         let recorder = Arc::new(metrics::Handle(Arc::clone(&metrics)));
@@ -80,6 +84,10 @@ impl World {
 
     /// Writes the revision of a worker, closed, whose artifact is nowhere.
     fn worker(&self, name: &str, stage: &str) -> Digest {
+        self.worker_of(name, stage, b"nowhere")
+    }
+
+    fn worker_of(&self, name: &str, stage: &str, artifact: &[u8]) -> Digest {
         let content = json!({"worker": {
             "chain": {"stage": stage, "order": 10},
             "limits": {"cpuMs": 1000, "wallMs": 10_000, "memoryBytes": 33_554_432},
@@ -87,7 +95,7 @@ impl World {
         }});
         self.write(json!({
             "format": FORMAT, "kind": "Worker", "name": name,
-            "artifact": {"digest": Digest::of(b"nowhere"), "size": 7},
+            "artifact": {"digest": Digest::of(artifact), "size": artifact.len()},
             "staging": content, "production": content,
         }))
     }
@@ -398,4 +406,47 @@ async fn a_load_that_is_due_during_a_sweep_waits_for_its_end() {
     control.take(swept);
     assert!(control.next_wake() < soon);
     drop(world);
+}
+
+/// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
+const COMPONENT: &[u8] =
+    b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
+
+#[tokio::test]
+async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, pid) = (dir.path().join("compiler"), dir.path().join("pid"));
+    let script = dir.path().join("script");
+    fs::write(&script, "#!/bin/sh\necho $$ >${0%/*}/pid\nexec sleep 1000\n").unwrap();
+    // By another process: what this one writes, a child of another test may hold open, and then it cannot be executed.
+    let installed = std::process::Command::new("install").arg("-m700").args([&script, &program]).status();
+    assert!(installed.unwrap().success());
+    let (world, mut control, mut inputs) = World::with_compiler(dir, Some(program));
+    fs::write(world.dir.path().join("revisions/a.wasm"), COMPONENT).unwrap();
+    let auth = world.worker_of("auth", "edge", COMPONENT);
+    control.take(assignment(1, vec![Entry { kind: UnitKind::Worker, ..entry("auth", &auth, None, 1) }]));
+    control.step(control.started_at);
+    let began = Instant::now();
+    let pid = loop {
+        let written = fs::read_to_string(&pid).unwrap_or_default();
+        if written.ends_with('\n') {
+            break written.trim().to_owned();
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "no compiler was started");
+        tokio::task::yield_now().await;
+    };
+    assert!(!control.loads.none_in_flight());
+    control.take(assignment(2, vec![]));
+    control.step(control.started_at);
+    while !control.loads.none_in_flight() {
+        let input = inputs.recv().await.unwrap();
+        assert!(!matches!(input, Input::Loaded(..)), "it went on");
+        control.take(input);
+    }
+    // Nobody may have asked yet how it ended.
+    let stat = PathBuf::from(format!("/proc/{pid}/stat"));
+    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the compiler runs on");
+        tokio::task::yield_now().await;
+    }
 }

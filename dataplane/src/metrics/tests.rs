@@ -1,4 +1,4 @@
-//! What is counted, under the names and labels that `request.md` promises.
+//! What is counted, under the names and labels that whoever queries it knows.
 
 use sluice_chain::{CallRecord, Origin, RequestRecord};
 use sluice_config::UnitKind;

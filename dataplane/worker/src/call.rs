@@ -58,7 +58,7 @@ pub(crate) async fn call(
     calls: Arc<dyn Calls>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Failure> {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let answer = Answer::default();
     let is_head = request.method() == Method::HEAD;
     let at = match proxy.idle.as_ref().and_then(|idle| idle.take(&meter)) {
@@ -114,6 +114,9 @@ async fn guest(
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |response| {
         meter.answered();
+        if response.as_ref().is_ok_and(|response| !response.status().is_informational()) {
+            meter.answered_well();
+        }
         *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
     })?;
     let instance = match instance {
@@ -123,7 +126,7 @@ async fn guest(
     let result = instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
     // With the store such a body would seem to end well.
     ends.left(store.data_mut().bodies_left());
-    if let (Ok(()), Some(idle)) = (&result, &proxy.idle) {
+    if let (Ok(()), Some(idle), true) = (&result, &proxy.idle, ends.has_answered_well()) {
         store.data_mut().rest();
         idle.give_back(Living { store, instance, life });
     }

@@ -3,14 +3,14 @@
 use http::{Request, Response};
 use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::{
     Calls, Failure, Filter, Identity, Phase, call,
-    engine::Engines,
+    engine::{Engines, weight},
     failure::is_local,
     filter,
     imports::{self, Contract, Refused},
@@ -106,7 +106,8 @@ impl Compiled {
     pub fn serving(self, instances: Option<Instances>) -> Self {
         match self {
             Self::Proxy(proxy) => {
-                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone())));
+                let weight = weight(proxy.pre.instance_pre().component());
+                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone(), weight)));
                 Self::Proxy(Proxy { idle, ..proxy })
             }
             Self::Filter(filter) => Self::Filter(filter.serving(instances)),
@@ -118,6 +119,14 @@ impl Compiled {
         match self {
             Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.close()),
             Self::Filter(filter) => filter.retire(),
+        }
+    }
+
+    /// Lets go of the instances that wait for another call and are too old for it.
+    pub fn sweep(&self, now: Instant) {
+        match self {
+            Self::Proxy(proxy) => proxy.idle.iter().for_each(|idle| idle.sweep(now)),
+            Self::Filter(filter) => filter.sweep(now),
         }
     }
 
@@ -135,8 +144,9 @@ impl Compiled {
 }
 
 impl Proxy {
-    /// Runs the worker for one request, in an instance of its own, inside the caller's task. Resolves
-    /// with the response's head; reading the body drives what the worker still does.
+    /// Runs the worker for one request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one
+    /// that waits for its next call. Nobody else has it meanwhile. Resolves with the response's head; reading the body drives
+    /// what the worker still does.
     ///
     /// # Errors
     /// The worker failed before its response's head. [`Calls::ended`] has been told.

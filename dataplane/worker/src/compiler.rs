@@ -8,7 +8,7 @@ mod child;
 mod ended;
 mod room;
 
-use std::{ffi::OsString, io, path::PathBuf, process::Stdio, time::Duration};
+use std::{ffi::OsString, io, ops::Deref, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +18,7 @@ use tokio::{
 
 pub use child::{Bounds, run_child};
 use ended::End;
-use room::Room;
+use room::{Room, Share};
 
 use crate::{CompileError, OwnCode};
 
@@ -49,7 +49,22 @@ pub struct Compiler {
     leading: Vec<OsString>,
     limits: CompileLimits,
     code_bytes_max: u64,
-    room: Room,
+    room: Arc<Room>,
+}
+
+/// What a compiler made. It holds its compiler's share of the memory: until it is dropped, this process has the code beside what
+/// it serves with.
+pub struct Made {
+    code: OwnCode,
+    _share: Share,
+}
+
+impl Deref for Made {
+    type Target = OwnCode;
+
+    fn deref(&self) -> &OwnCode {
+        &self.code
+    }
 }
 
 impl Compiler {
@@ -61,15 +76,16 @@ impl Compiler {
             leading: Vec::new(),
             limits,
             code_bytes_max: CODE_BYTES_MAX,
-            room: Room::new(limits.memory_bytes, room::left),
+            room: Arc::new(Room::new(limits.memory_bytes, room::left)),
         }
     }
 
-    /// Compiles a component. Waits where others have the memory that it may take. Dropping the future ends the child.
+    /// Compiles a component. Waits where others have the memory that it may take, or what was made in it. Dropping the future
+    /// ends the child.
     ///
     /// # Errors
     /// See [`CompileError`]; each says what to do.
-    pub async fn compile(&self, wasm: &[u8]) -> Result<OwnCode, CompileError> {
+    pub async fn compile(&self, wasm: &[u8]) -> Result<Made, CompileError> {
         let share = self.room.enter().await;
         let bounds = Bounds { memory_bytes: share.bytes(), cpu_seconds: self.limits.cpu_seconds };
         let end = match timeout(self.limits.wall, self.run(bounds, wasm)).await {
@@ -77,7 +93,7 @@ impl Compiler {
             Ok(Err(error)) => return Err(CompileError::Local(format!("the compiler cannot be started: {error}"))),
             Err(_elapsed) => return Err(ended::too_slow(self.limits.wall)),
         };
-        end.judge(bounds, share.is_whole())
+        Ok(Made { code: end.judge(bounds, share.is_whole())?, _share: share })
     }
 
     /// Spawned without anything that would take a fork: with the pool's reservations that copies a lot of page tables.
@@ -147,6 +163,17 @@ mod tests {
         let code = compiler.compile(&vec![0; 1 << 20]).await.unwrap();
         let said = code.parts()[1];
         assert_eq!(std::str::from_utf8(said).unwrap().trim(), "1048576");
+    }
+
+    #[tokio::test]
+    async fn what_was_made_keeps_its_memory_until_it_is_put_where_it_belongs() {
+        let mut compiler = played("printf '%064d' 0", LIMITS);
+        compiler.room = Arc::new(Room::new(LIMITS.memory_bytes, || Some(LIMITS.memory_bytes)));
+        let made = compiler.compile(b"").await.unwrap();
+        let mut second = Box::pin(compiler.compile(b""));
+        assert!(timeout(Duration::from_millis(100), &mut second).await.is_err(), "there is memory for one");
+        drop(made);
+        assert!(second.await.is_ok());
     }
 
     #[tokio::test]

@@ -3,7 +3,10 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use tokio::sync::Semaphore;
-use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
+use wasmtime::{
+    Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{Component, Linker},
+};
 
 use crate::{
     CompileError, Compiled, OwnCode,
@@ -19,6 +22,10 @@ const TICK: Duration = Duration::from_millis(1);
 const CORE_INSTANCES_MAX: u32 = 32;
 const TABLES_MAX: u32 = 16;
 const MEMORIES_MAX: u32 = 4;
+/// What the pool has for each call that it has room for. Some components take more, and few take all of it. A core instance
+/// takes nothing but its count: of those there are as many as all may have.
+const TABLES_A_CALL: u32 = 4;
+const MEMORIES_A_CALL: u32 = 2;
 /// Functions that a guest may point to; JavaScript engines have about 20,000.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Metadata of an instance, in bytes.
@@ -142,9 +149,9 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
     let calls = config.instances_max;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
-        .total_core_instances(calls.saturating_mul(8))
-        .total_memories(calls.saturating_mul(2))
-        .total_tables(calls.saturating_mul(4))
+        .total_core_instances(calls.saturating_mul(CORE_INSTANCES_MAX))
+        .total_memories(calls.saturating_mul(MEMORIES_A_CALL))
+        .total_tables(calls.saturating_mul(TABLES_A_CALL))
         .total_stacks(calls)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_tables_per_component(TABLES_MAX)
@@ -161,6 +168,15 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
     pool
 }
 
+/// For how many calls an instance takes what the pool has.
+pub(crate) fn weight(component: &Component) -> u32 {
+    // One that instantiates what it imports does not tell: then it is the most that the pool lets it have.
+    let (memories, tables) = component
+        .resources_required()
+        .map_or((MEMORIES_MAX, TABLES_MAX), |required| (required.num_memories, required.num_tables));
+    memories.div_ceil(MEMORIES_A_CALL).max(tables.div_ceil(TABLES_A_CALL)).max(1)
+}
+
 /// One OS thread for all calls: a guest that spins can hold the async runtime's timers, not this.
 fn tick(engines: &Engines) -> std::io::Result<()> {
     let engines = [engines.proxies.weak(), engines.filters.weak()];
@@ -174,4 +190,27 @@ fn tick(engines: &Engines) -> std::io::Result<()> {
             }
         })
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An instance of one module with so many memories and tables.
+    fn component(memories: u8, tables: u8) -> Vec<u8> {
+        let section = |id: u8, content: &[u8]| [&[id, u8::try_from(content.len()).unwrap()], content].concat();
+        let tables = [&[tables][..], &[0x70, 0, 1].repeat(tables.into())].concat();
+        let memories = [&[memories][..], &[0, 1].repeat(memories.into())].concat();
+        let module = [&b"\0asm\x01\0\0\0"[..], &section(4, &tables), &section(5, &memories)].concat();
+        [&b"\0asm\x0d\0\x01\0"[..], &section(1, &module), &section(2, &[1, 0, 0, 0])].concat()
+    }
+
+    #[test]
+    fn an_instance_weighs_what_it_takes_of_the_pool() {
+        let engine = wasmtime::Engine::new(&code_settings()).unwrap();
+        let weight = |memories, tables| weight(&Component::from_binary(&engine, &component(memories, tables)).unwrap());
+        for (memories, tables, expected) in [(0, 0, 1), (1, 3, 1), (2, 4, 1), (1, 5, 2), (1, 16, 4), (3, 1, 2)] {
+            assert_eq!(weight(memories, tables), expected, "{memories} memories, {tables} tables");
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod host;
 mod message;
 mod notes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
 use sluice_config::{Instances, Limits};
@@ -19,11 +19,11 @@ use sluice_egress::Body;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Instance, InstancePre, Linker, types::ComponentItem};
 
-use crate::{Ended, Failure, Identity, Phase, reuse::Idle, store};
+use crate::{Ended, Failure, Identity, Phase, engine::weight, reuse::Idle, store};
 
 pub use call::{Decision, Stopped};
 pub use exchange::{Chosen, Exchange, Spelling};
-pub use fields::{HEAD_BYTES_MAX, head_bytes};
+pub use fields::{HEAD_BYTES_MAX, UPSTREAM, head_bytes};
 pub use granted::{Bindings, Grants, NoBinding};
 pub(crate) use held::State;
 pub use message::address;
@@ -78,12 +78,17 @@ impl Filter {
     }
 
     pub(crate) fn serving(self, instances: Option<Instances>) -> Self {
-        let idle = instances.map(|i| Arc::new(Idle::new(i, self.room.clone())));
+        let weight = weight(self.pre.component());
+        let idle = instances.map(|i| Arc::new(Idle::new(i, self.room.clone(), weight)));
         Self { idle, ..self }
     }
 
     pub(crate) fn retire(&self) {
         self.idle.iter().for_each(|idle| idle.close());
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle.iter().for_each(|idle| idle.sweep(now));
     }
 
     /// The calls that it answers.
@@ -109,8 +114,8 @@ impl Filter {
         self.on_response.is_some()
     }
 
-    /// Calls it with a request, in an instance of its own, inside the caller's task. A filter that does not see requests lets
-    /// it pass.
+    /// Calls it with a request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one that waits
+    /// for its next call. A filter that does not see requests lets it pass.
     pub async fn on_request(
         &self,
         identity: &Arc<Identity>,
@@ -122,8 +127,8 @@ impl Filter {
         call::on_request(self, identity, limits, exchange, bindings, request).await
     }
 
-    /// Calls it with a response, in an instance of its own, inside the caller's task; `state` is what its request phase kept. A
-    /// filter that does not see responses lets it pass.
+    /// Calls it with a response, as above; `state` is what its request phase kept. A filter that does not see responses lets it
+    /// pass.
     pub async fn on_response(
         &self,
         identity: &Arc<Identity>,

@@ -58,15 +58,15 @@ pub use compile::{CompileError, Compiled, Proxy};
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]
 pub use filter::{
-    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, address,
-    head_bytes,
+    Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, UPSTREAM,
+    address, head_bytes,
 };
 #[cfg(feature = "runtime")]
 pub use meter::process_cpu;
 #[cfg(feature = "runtime")]
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 #[cfg(feature = "runtime")]
-pub use own_code::{Key, OwnCode, Seal, SealError, new_key, precompile};
+pub use own_code::{Key, OwnCode, Seal, SealError, Sealed, new_key, precompile};
 
 /// Contracts that this crate runs, as nodes report them.
 pub const CONTRACTS: [&str; 2] = ["wasi:http/proxy@0.2", "sluice:worker/filter@0.1"];

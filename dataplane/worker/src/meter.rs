@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -39,6 +39,8 @@ pub(crate) struct Meter {
     cpu_ns: AtomicU64,
     counted_ns: AtomicU64,
     looked_cpu_ns: AtomicU64,
+    /// CPU time of all calls of the unit: this one's as it is used, also of a call that is given up.
+    unit_cpu_ns: Arc<AtomicU64>,
     /// Wall time charged up to the last suspension.
     wall_ns: AtomicU64,
     /// Since when the guest runs, or waits.
@@ -60,6 +62,7 @@ pub(crate) struct Meter {
     yielded: AtomicBool,
     /// The response's head is set: wall time no longer counts.
     answered: AtomicBool,
+    answered_well: AtomicBool,
     called_next: AtomicBool,
     memory_denied: AtomicBool,
     failed: AtomicBool,
@@ -92,7 +95,8 @@ pub(crate) enum Tick {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    /// `unit_cpu_ns` is moved on by what the call uses.
+    pub(crate) fn new(limits: &Limits, unit_cpu_ns: &Arc<AtomicU64>) -> Self {
         Self {
             cpu_limit_ns: limits.cpu_ms.saturating_mul(1_000_000),
             wall_limit_ns: AtomicU64::new(limits.wall_ms.saturating_mul(1_000_000)),
@@ -100,6 +104,7 @@ impl Meter {
             cpu_ns: AtomicU64::new(0),
             counted_ns: AtomicU64::new(0),
             looked_cpu_ns: AtomicU64::new(0),
+            unit_cpu_ns: unit_cpu_ns.clone(),
             wall_ns: AtomicU64::new(0),
             resumed_cpu_ns: AtomicU64::new(0),
             since_ns: AtomicU64::new(0),
@@ -112,6 +117,7 @@ impl Meter {
             body_waited: AtomicBool::new(false),
             yielded: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            answered_well: AtomicBool::new(false),
             called_next: AtomicBool::new(false),
             memory_denied: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -262,6 +268,15 @@ impl Meter {
         self.answered.store(true, Relaxed);
     }
 
+    /// What it answered is a response that may go on.
+    pub(crate) fn answered_well(&self) {
+        self.answered_well.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_answered_well(&self) -> bool {
+        self.answered_well.load(Relaxed)
+    }
+
     /// The response is complete, the guest still runs: its time counts again.
     pub(crate) fn tail_began(&self) {
         self.settle();
@@ -329,6 +344,7 @@ impl Meter {
         let counted = passed.min((self.cpu_limit_ns / 4).clamp(UNSEEN_MIN_NS, UNSEEN_MAX_NS));
         self.looked_cpu_ns.store(now, Relaxed);
         self.cpu_ns.store(self.cpu_ns.load(Relaxed) + passed, Relaxed);
+        self.unit_cpu_ns.fetch_add(passed, Relaxed);
         self.counted_ns.store(self.counted_ns.load(Relaxed) + counted, Relaxed);
     }
 
@@ -365,9 +381,31 @@ mod tests {
         while thread_cpu_ns() < end {}
     }
 
+    fn meter(cpu_ms: u64, wall_ms: u64) -> Meter {
+        Meter::new(&Limits { cpu_ms, wall_ms, memory_bytes: 1 << 20 }, &Arc::default())
+    }
+
+    #[test]
+    fn the_unit_is_charged_while_a_call_runs_and_each_time_once() {
+        let unit = Arc::<AtomicU64>::default();
+        let meter = Meter::new(&Limits { cpu_ms: 10_000, wall_ms: 60_000, memory_bytes: 1 << 20 }, &unit);
+        meter.resume();
+        burn(Duration::from_millis(2));
+        let _goes_on = meter.tick();
+        assert!(unit.load(Relaxed) >= 2_000_000, "at the tick");
+        burn(Duration::from_millis(2));
+        meter.suspend();
+        // And what was used between, which is nobody's, is not.
+        burn(Duration::from_millis(2));
+        meter.resume();
+        meter.suspend();
+        assert_eq!(Duration::from_nanos(unit.load(Relaxed)), meter.cpu());
+        assert!(meter.cpu() >= Duration::from_millis(4));
+    }
+
     #[test]
     fn a_machine_that_stands_still_uses_up_no_limit_and_a_guest_that_computes_does() {
-        let meter = Meter::new(&Limits { cpu_ms: 20, wall_ms: 60_000, memory_bytes: 1 << 20 });
+        let meter = meter(20, 60_000);
         meter.resume();
         burn(Duration::from_millis(40));
         assert_eq!(meter.exceeded(), None);
@@ -383,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_waits_for_others_is_not_looked_at_again_and_again() {
-        let meter = Meter::new(&Limits { cpu_ms: 5, wall_ms: 10, memory_bytes: 1 << 20 });
+        let meter = meter(5, 10);
         meter.resume();
         meter.suspend();
         assert!(meter.patience().unwrap() < Duration::from_millis(11), "it waits for itself");

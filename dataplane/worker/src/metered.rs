@@ -65,6 +65,8 @@ pub(crate) async fn metered<T>(meter: &Meter, guest: impl Future<Output = wasmti
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use sluice_config::Limits;
 
     use super::*;
@@ -72,7 +74,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_ever_is_ended() {
         let limits = Limits { cpu_ms: 1_000, wall_ms: 20, memory_bytes: 1 << 20 };
-        let failure = metered::<()>(&Meter::new(&limits), std::future::pending()).await.unwrap_err();
+        let failure = metered::<()>(&Meter::new(&limits, &Arc::default()), std::future::pending()).await.unwrap_err();
         assert_eq!(failure.outcome, Outcome::Wall);
     }
 }

@@ -1,7 +1,7 @@
 //! What a call ended in.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ pub struct Identity {
     pub group: String,
     /// What the unit may log, guest and host together.
     pub log: Arc<LogBudget>,
+    /// CPU time that its calls have used, in nanoseconds: moved on while they run.
+    pub cpu_ns: Arc<AtomicU64>,
 }
 
 impl Identity {
@@ -85,7 +87,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All, in the order of the table in `request.md`.
+    /// All.
     pub const ALL: [Self; 10] = [
         Self::Next,
         Self::Answered,

@@ -11,12 +11,13 @@ use wasmtime::component::Component;
 
 use crate::{CompileError, compile::error, engine::code_settings, imports};
 
-/// Compiled code of our own, for one kind of engine.
-#[derive(Clone, PartialEq, Eq)]
+/// Compiled code of our own, for one kind of engine. It may be large: it stays in the bytes that it came in.
 pub struct OwnCode {
     /// What it was made by and for.
     engine: Digest,
-    code: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where it begins in them; they end with it.
+    from: usize,
 }
 
 /// Compiles a component, here and now.
@@ -38,26 +39,36 @@ pub(crate) fn compiler() -> Result<wasmtime::Engine, String> {
 pub(crate) fn precompile_with(compiler: &wasmtime::Engine, wasm: &[u8]) -> Result<OwnCode, CompileError> {
     imports::surface(wasm)?.check()?;
     let code = compiler.precompile_component(wasm).map_err(|e| error(&e, CompileError::Compile))?;
-    Ok(OwnCode { engine: identity(compiler), code })
+    Ok(OwnCode { engine: identity(compiler), bytes: code, from: 0 })
+}
+
+impl PartialEq for OwnCode {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
 }
 
 impl OwnCode {
     /// How many bytes there are.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.code.len()
+        self.code().len()
+    }
+
+    fn code(&self) -> &[u8] {
+        &self.bytes[self.from..]
     }
 
     /// What a child of this process answered: the engine's identity, then the code.
-    pub(crate) fn from_child(mut answer: Vec<u8>) -> Option<Self> {
-        let (engine, _) = read_digest(&answer)?;
-        let code = answer.split_off(engine.as_str().len());
-        Some(Self { engine, code })
+    pub(crate) fn from_child(answer: Vec<u8>) -> Option<Self> {
+        let (engine, code) = read_digest(&answer)?;
+        let from = answer.len() - code.len();
+        Some(Self { engine, bytes: answer, from })
     }
 
     /// The same, from the child's side.
     pub(crate) fn parts(&self) -> [&[u8]; 2] {
-        [self.engine.as_str().as_bytes(), &self.code]
+        [self.engine.as_str().as_bytes(), self.code()]
     }
 
     pub(crate) fn is_for(&self, engine: &wasmtime::Engine) -> bool {
@@ -77,7 +88,7 @@ impl OwnCode {
         // `from_child()`, which has what a child that we started from this very executable wrote before it ended well;
         // and `Seal::open()`, which has checked an HMAC over code, settings and artifact, made with a key that is on no
         // other node. The bytes are our own copy in memory: nobody can change them after the check.
-        unsafe { Component::deserialize(engine, &self.code) }.map_err(|e| error(&e, CompileError::Compile))
+        unsafe { Component::deserialize(engine, self.code()) }.map_err(|e| error(&e, CompileError::Compile))
     }
 }
 
@@ -152,21 +163,27 @@ impl Seal {
 
     /// What a disk may keep.
     #[must_use]
-    pub fn seal(&self, artifact: &Digest, code: &OwnCode) -> Vec<u8> {
+    pub fn seal<'a>(&self, artifact: &'a Digest, code: &'a OwnCode) -> Sealed<'a> {
         let [engine, bytes] = code.parts();
         let mut mac = hmac::Context::with_key(&self.key);
         let sealed = [MAGIC, artifact.as_str().as_bytes(), engine, bytes];
         for part in sealed {
             mac.update(part);
         }
-        [mac.sign().as_ref()].into_iter().chain(sealed).collect::<Vec<_>>().concat()
+        Sealed { mac: mac.sign(), sealed }
     }
 
     /// The code, if this is what [`Self::seal`] gave for this artifact.
     ///
     /// # Errors
     /// It is not. Nothing of it has been used.
-    pub fn open(&self, artifact: &Digest, kept: &[u8]) -> Result<OwnCode, SealError> {
+    pub fn open(&self, artifact: &Digest, kept: Vec<u8>) -> Result<OwnCode, SealError> {
+        let (engine, from) = self.check(artifact, &kept)?;
+        Ok(OwnCode { engine, bytes: kept, from })
+    }
+
+    /// The engine, and where the code begins.
+    fn check(&self, artifact: &Digest, kept: &[u8]) -> Result<(Digest, usize), SealError> {
         let (mac, sealed) = kept.split_at_checked(MAC_BYTES).ok_or(SealError::Broken)?;
         hmac::verify(&self.key, sealed, mac).map_err(|Unspecified| SealError::Broken)?;
         let sealed = sealed.strip_prefix(MAGIC).ok_or(SealError::Broken)?;
@@ -175,7 +192,22 @@ impl Seal {
         if &of != artifact {
             return Err(SealError::OtherArtifact);
         }
-        Ok(OwnCode { engine, code: code.to_vec() })
+        Ok((engine, kept.len() - code.len()))
+    }
+}
+
+/// Code with its seal, to be written without being copied.
+pub struct Sealed<'a> {
+    mac: hmac::Tag,
+    sealed: [&'a [u8]; 4],
+}
+
+impl Sealed<'_> {
+    /// What to write, one after the other.
+    #[must_use]
+    pub fn parts(&self) -> [&[u8]; 5] {
+        let [magic, artifact, engine, code] = self.sealed;
+        [self.mac.as_ref(), magic, artifact, engine, code]
     }
 }
 
@@ -185,32 +217,36 @@ mod tests {
     use crate::{Engine, EngineConfig, imports::Contract};
 
     fn some_code() -> OwnCode {
-        OwnCode { engine: Digest::of(b"engine"), code: b"code".to_vec() }
+        OwnCode { engine: Digest::of(b"engine"), bytes: b"code".to_vec(), from: 0 }
     }
 
     #[test]
     fn what_was_sealed_opens_and_nothing_else_does() {
         let (artifact, code) = (Digest::of(b"artifact"), some_code());
         let seal = Seal::new(&new_key().unwrap());
-        let kept = seal.seal(&artifact, &code);
-        assert!(seal.open(&artifact, &kept).unwrap() == code);
+        let kept = seal.seal(&artifact, &code).parts().concat();
+        let opened = seal.open(&artifact, kept.clone()).unwrap();
+        assert_eq!(opened.parts(), code.parts());
+        let from_child = OwnCode::from_child(code.parts().concat()).unwrap();
+        assert_eq!(from_child.parts(), code.parts());
+        let open = |seal: &Seal, artifact, kept: &[u8]| seal.open(artifact, kept.to_vec()).err();
         for at in 0..kept.len() {
             let mut changed = kept.clone();
             changed[at] ^= 1;
-            assert_eq!(seal.open(&artifact, &changed).err(), Some(SealError::Broken), "byte {at} is changed");
-            assert_eq!(seal.open(&artifact, &kept[..at]).err(), Some(SealError::Broken), "cut after {at} bytes");
+            assert_eq!(open(&seal, &artifact, &changed), Some(SealError::Broken), "byte {at} is changed");
+            assert_eq!(open(&seal, &artifact, &kept[..at]), Some(SealError::Broken), "cut after {at} bytes");
         }
         let longer = [&kept[..], b"\0"].concat();
-        assert_eq!(seal.open(&artifact, &longer).err(), Some(SealError::Broken));
-        assert_eq!(seal.open(&Digest::of(b"another"), &kept).err(), Some(SealError::OtherArtifact));
+        assert_eq!(open(&seal, &artifact, &longer), Some(SealError::Broken));
+        assert_eq!(open(&seal, &Digest::of(b"another"), &kept), Some(SealError::OtherArtifact));
         let other = Seal::new(&new_key().unwrap());
-        assert_eq!(other.open(&artifact, &kept).err(), Some(SealError::Broken), "of another node");
+        assert_eq!(open(&other, &artifact, &kept), Some(SealError::Broken), "of another node");
     }
 
     #[test]
     fn a_compiler_without_a_pool_makes_code_for_an_engine_with_one() {
         let compiler = compiler().unwrap();
-        let code = OwnCode { engine: identity(&compiler), code: vec![] };
+        let code = OwnCode { engine: identity(&compiler), bytes: vec![], from: 0 };
         let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
         assert!(engine.can_run(&code));
         let other = wasmtime::Engine::new(code_settings().epoch_interruption(false)).unwrap();

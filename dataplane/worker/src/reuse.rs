@@ -43,6 +43,8 @@ pub(crate) struct Idle<T: 'static, I> {
     age_max: Duration,
     /// Of all workers together: who waits holds a slot of the engine's pool.
     room: Arc<Semaphore>,
+    /// For how many of them one of these counts there.
+    weight: u32,
     /// The last one that came is the first to go: its memory is warm. Nothing once the worker is superseded.
     waiting: Mutex<Option<Vec<Waiting<T, I>>>>,
 }
@@ -53,18 +55,22 @@ struct Waiting<T: 'static, I> {
 }
 
 impl<T: Held, I> Idle<T, I> {
-    pub(crate) fn new(instances: Instances, room: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(instances: Instances, room: Arc<Semaphore>, weight: u32) -> Self {
         Self {
             calls_max: instances.reuse,
             age_max: Duration::from_millis(instances.max_age_ms),
             room,
+            weight,
             waiting: Mutex::new(Some(Vec::new())),
         }
     }
 
     /// One for a call under this meter, if any waits.
     pub(crate) fn take(&self, meter: &Arc<Meter>) -> Option<Living<T, I>> {
-        let now = Instant::now();
+        self.take_at(meter, Instant::now())
+    }
+
+    fn take_at(&self, meter: &Arc<Meter>, now: Instant) -> Option<Living<T, I>> {
         loop {
             let mut living = self.waiting().as_mut()?.pop()?.living;
             if !self.is_old(living.life, now) {
@@ -82,7 +88,7 @@ impl<T: Held, I> Idle<T, I> {
         if living.life.calls >= self.calls_max || self.is_old(living.life, now) || living.store.data_mut().is_worn() {
             return;
         }
-        let Ok(room) = self.room.clone().try_acquire_owned() else {
+        let Ok(room) = self.room.clone().try_acquire_many_owned(self.weight) else {
             return;
         };
         // What is dropped is dropped without the lock.
@@ -101,6 +107,14 @@ impl<T: Held, I> Idle<T, I> {
         };
     }
 
+    /// Lets go of those that are too old, where no call comes to do it.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let is_old = |waiting: &mut Waiting<T, I>| self.is_old(waiting.living.life, now);
+        // As above.
+        let _old: Vec<_> =
+            self.waiting().as_mut().map(|waiting| waiting.extract_if(.., is_old).collect()).unwrap_or_default();
+    }
+
     /// Lets go of those that wait, and of those that come back.
     pub(crate) fn close(&self) {
         let waiting = self.waiting().take();
@@ -113,5 +127,91 @@ impl<T: Held, I> Idle<T, I> {
 
     fn waiting(&self) -> MutexGuard<'_, Option<Vec<Waiting<T, I>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_config::Limits;
+
+    use super::*;
+    use crate::{limiter::Limiter, store::limited};
+
+    struct Nothing {
+        limiter: Limiter,
+        meter: Arc<Meter>,
+    }
+
+    impl Held for Nothing {
+        fn limiter(&mut self) -> &mut Limiter {
+            &mut self.limiter
+        }
+
+        fn meter(&self) -> &Meter {
+            &self.meter
+        }
+
+        fn meter_by(&mut self, meter: &Arc<Meter>) {
+            self.meter.clone_from(meter);
+        }
+
+        fn is_worn(&mut self) -> bool {
+            false
+        }
+    }
+
+    const AGE: Duration = Duration::from_secs(60);
+
+    fn meter() -> Arc<Meter> {
+        let limits = Limits { cpu_ms: 1_000, wall_ms: 1_000, memory_bytes: 1 << 20 };
+        Arc::new(Meter::new(&limits, &Arc::default()))
+    }
+
+    fn living(engine: &wasmtime::Engine) -> Living<Nothing, ()> {
+        let meter = meter();
+        let held = Nothing { limiter: Limiter::new(1 << 20, meter.clone()), meter };
+        Living { store: limited(engine, held), instance: (), life: Life::new() }
+    }
+
+    /// Two that wait, the first of them as old as it may get, and when that is.
+    fn two(weight: u32) -> (Idle<Nothing, ()>, Instant) {
+        let mut settings = wasmtime::Config::new();
+        settings.epoch_interruption(true);
+        let engine = wasmtime::Engine::new(&settings).unwrap();
+        let instances = Instances { reuse: 10, max_age_ms: 60_000 };
+        let idle = Idle::new(instances, Arc::new(Semaphore::new(4)), weight);
+        let (mut first, second) = (living(&engine), living(&engine));
+        first.life.born = second.life.born.checked_sub(Duration::from_secs(1)).unwrap();
+        let old = first.life.born + AGE;
+        idle.give_back(first);
+        idle.give_back(second);
+        (idle, old)
+    }
+
+    #[test]
+    fn those_that_weigh_more_find_less_room() {
+        for (weight, left) in [(1, 2), (2, 0), (3, 1), (4, 0), (5, 4)] {
+            assert_eq!(two(weight).0.room.available_permits(), left, "{weight} each");
+        }
+    }
+
+    #[test]
+    fn one_that_got_too_old_while_it_waited_is_not_taken() {
+        let (idle, old) = two(2);
+        let second = idle.take_at(&meter(), old);
+        assert!(second.is_some_and(|living| living.life.born + AGE > old));
+        assert!(idle.take_at(&meter(), old).is_none());
+        assert_eq!(idle.room.available_permits(), 4);
+    }
+
+    #[test]
+    fn one_that_gets_too_old_goes_though_nobody_calls() {
+        let (idle, old) = two(2);
+        idle.sweep(old - Duration::from_millis(1));
+        assert_eq!(idle.room.available_permits(), 0);
+        idle.sweep(old);
+        assert_eq!(idle.room.available_permits(), 2);
+        idle.sweep(old + AGE);
+        assert_eq!(idle.room.available_permits(), 4);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     Calls, Ended, Identity, NEXT_AUTHORITY, NextFuture,
     bodies::{FromGuest, ToGuest},
     limiter::Limiter,
-    logs::Log,
+    logs::{Log, Logged},
     meter::Meter,
     store::Held,
 };
@@ -45,6 +45,7 @@ pub(crate) struct State {
     http: WasiHttpCtx,
     hooks: Hooks,
     limiter: Limiter,
+    logged: Arc<Logged>,
 }
 
 impl State {
@@ -54,9 +55,10 @@ impl State {
         meter: Arc<Meter>,
         calls: Arc<dyn Calls>,
     ) -> Self {
-        let (wasi, table) = wasi(identity);
+        let (wasi, table, logged) = wasi(identity);
         Self {
             table,
+            logged,
             wasi,
             http: WasiHttpCtx::new(),
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
@@ -66,17 +68,18 @@ impl State {
 }
 
 /// What every toolchain imports, and that gives nothing away.
-pub(crate) fn wasi(identity: &Arc<Identity>) -> (WasiCtx, ResourceTable) {
+pub(crate) fn wasi(identity: &Arc<Identity>) -> (WasiCtx, ResourceTable, Arc<Logged>) {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES_MAX);
-    let log = |stream| Log { identity: identity.clone(), stream };
+    let logged = Arc::<Logged>::default();
+    let log = |stream| Log { identity: identity.clone(), stream, logged: logged.clone() };
     let mut wasi = WasiCtx::builder();
     wasi.stdout(log("stdout"))
         .stderr(log("stderr"))
         .max_random_size(RANDOM_BYTES_MAX)
         .allow_tcp(false)
         .allow_udp(false);
-    (wasi.build(), table)
+    (wasi.build(), table, logged)
 }
 
 impl Held for State {
@@ -91,6 +94,7 @@ impl Held for State {
     fn meter_by(&mut self, meter: &Arc<Meter>) {
         self.hooks.meter.clone_from(meter);
         self.limiter.meter_by(meter);
+        self.logged.begin();
     }
 
     fn is_worn(&mut self) -> bool {

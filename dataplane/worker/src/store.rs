@@ -52,7 +52,8 @@ pub(crate) async fn warm<T: Held>(
     held: impl FnOnce(Arc<Meter>) -> T,
 ) -> Result<(), Failure> {
     let limits = Limits { cpu_ms: WARM_CPU_MS, wall_ms: WARM_WALL_MS, memory_bytes: limits.memory_bytes };
-    let meter = Arc::new(Meter::new(&limits));
+    // On no serving thread: nobody's share of them.
+    let meter = Arc::new(Meter::new(&limits, &Arc::default()));
     let mut store = limited(pre.engine(), held(meter.clone()));
     metered(&meter, async {
         match pre.instantiate_async(&mut store).await {

@@ -20,6 +20,9 @@ pub(super) struct Percent {
     salted: Sha256,
 }
 
+/// A longer key has no place: each request hashes what its client sends.
+const KEY_BYTES_MAX: usize = 4 << 10;
+
 /// What tells one client from another.
 #[derive(Debug)]
 enum Key {
@@ -52,7 +55,7 @@ impl Percent {
         self.place(client).is_some_and(|place| place < u64::from(self.ppm))
     }
 
-    /// The client's place; none where the request lacks what tells it from others.
+    /// The client's place; none where the request lacks what tells it from others, or has too much of it.
     fn place(&self, client: &Client<'_>) -> Option<u64> {
         let mut hash = self.salted.clone();
         match &self.key {
@@ -61,12 +64,15 @@ impl Percent {
                 IpAddr::V6(address) => hash.update(address.octets()),
             },
             Key::Header(name) => {
-                if client.headers.get_all(name).iter().all(|value| value.is_empty()) {
+                let bytes: usize = joined(client.headers, name).map(<[u8]>::len).sum();
+                if bytes > KEY_BYTES_MAX || client.headers.get_all(name).iter().all(|value| value.is_empty()) {
                     return None;
                 }
                 joined(client.headers, name).for_each(|piece| hash.update(piece));
             }
-            Key::Cookie(name) => hash.update(cookie(client.headers, name)?),
+            Key::Cookie(name) => {
+                hash.update(cookie(client.headers, name).filter(|value| value.len() <= KEY_BYTES_MAX)?);
+            }
             Key::Nothing => return None,
         }
         let first = hash.finalize().iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
@@ -153,6 +159,26 @@ mod tests {
             assert!((found - all * share).abs() <= 4.0 * deviation, "{found} of {USERS} are no {ppm} ppm");
             lower = users;
         }
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_has_no_place() {
+        for (by, name, header) in
+            [(PercentBy::Header, "x-user", ("x-user", "")), (PercentBy::Cookie, "user", ("cookie", "user="))]
+        {
+            let all = percent(BETA, 1_000_000, by, Some(name));
+            for (bytes, expected) in [(KEY_BYTES_MAX, true), (KEY_BYTES_MAX + 1, false)] {
+                let value = format!("{}{}", header.1, "v".repeat(bytes));
+                let has = with("192.0.2.1", &[(header.0, &value)], |client| all.has(client));
+                assert_eq!(has, expected, "{bytes} bytes of {name}");
+            }
+        }
+        let all = percent(BETA, 1_000_000, PercentBy::Header, Some("x-user"));
+        let half = "v".repeat(KEY_BYTES_MAX / 2);
+        assert!(
+            !with("192.0.2.1", &[("x-user", &half), ("x-user", &half)], |client| all.has(client)),
+            "joined by `, `"
+        );
     }
 
     #[test]

@@ -248,3 +248,12 @@ fn headers_are_kept_only_where_a_rewrite_could_ask_for_them() {
         assert_eq!(router.may_read_again(&set), expected, "{name}");
     }
 }
+
+#[test]
+fn a_condition_is_new_to_a_request_once() {
+    let mut tried = Tried::default();
+    for condition in [0, 63, 64, 200] {
+        assert!(tried.is_new(condition) && !tried.is_new(condition), "{condition}");
+    }
+    assert!(tried.is_new(1) && tried.is_new(199));
+}

@@ -143,6 +143,21 @@ async fn what_finds_no_room_is_shed() {
 }
 
 #[tokio::test]
+async fn who_is_shed_may_come_again_only_where_nothing_went_upstream() {
+    let config = || RuntimeConfig { unit_calls_max: 0, ..RuntimeConfig::new("canary") };
+    let node = Node::start_with(vec![Step::filter("a")], config(), None).await;
+    let answer = node.get("pass").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after").as_str()), (503, "1"));
+    assert_eq!(node.upstream.count(), 0);
+    let sees_responses = Step::new("a").code(sluice_chain::Code::Ready(guest("filter-security-headers")));
+    let node = Node::start_with(vec![sees_responses], config(), None).await;
+    let answer = node.get("").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after").as_str()), (503, ""));
+    assert_eq!(node.counted.calls("a"), [Outcome::Shed]);
+    assert_eq!(node.upstream.count(), 1);
+}
+
+#[tokio::test]
 async fn above_the_nodes_requests_at_once_it_is_503() {
     let config = RuntimeConfig { requests_max: 0, ..RuntimeConfig::new("canary") };
     let node = Node::start_with(vec![], config, None).await;

@@ -12,6 +12,7 @@ mod harness;
 mod limits;
 mod order;
 mod reuse;
+mod shares;
 mod swap;
 mod traces;
 mod upstreams;

@@ -34,6 +34,16 @@ async fn no_instance_outlives_its_snapshot() {
 }
 
 #[tokio::test]
+async fn one_that_got_too_old_goes_at_the_next_look() {
+    let node = Node::start(vec![Step::filter("a").reuse(100), Step::new("b").reuse(100)]).await;
+    for (sweep_after, expected) in [(0, "1"), (3_599, "2"), (3_601, "1")] {
+        node.snapshot.sweep(std::time::Instant::now() + std::time::Duration::from_secs(sweep_after));
+        let answer = node.get("calls,calls").await;
+        assert_eq!(answer.text(), expected, "of the worker, {sweep_after} s");
+    }
+}
+
+#[tokio::test]
 async fn an_instance_that_failed_is_replaced_and_its_policy_holds() {
     let node = Node::start(vec![Step::filter("a").reuse(100).on_failure(OnFailure::Open)]).await;
     assert_eq!(node.get("calls").await.header("x-got"), "1");

@@ -1,6 +1,6 @@
 //! What is told of a request that is traced.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sluice_chain::{Runtime, RuntimeConfig, Trace};
 use sluice_worker::{Outcome, Phase};
@@ -13,7 +13,7 @@ async fn node(every: u64, steps: Vec<Step>) -> Node {
 }
 
 /// The newest of so many traces, once they are there: a worker may go on after its response.
-async fn newest(runtime: &Runtime, count: usize) -> Trace {
+async fn newest(runtime: &Runtime, count: usize) -> Arc<Trace> {
     let told = async {
         while runtime.traces().len() < count {
             tokio::task::yield_now().await;
@@ -65,7 +65,8 @@ async fn failures_and_answers_are_told_too() {
     assert_eq!(step(&trace, 0).2, Outcome::Trap);
     assert_eq!(trace.status.map(|status| status.as_u16()), Some(503));
     assert_eq!(node.get("answer:418").await.status, 418);
-    assert_eq!(step(&newest(&node.runtime, 2).await, 0).2, Outcome::Answered);
+    let trace = newest(&node.runtime, 2).await;
+    assert_eq!(step(&trace, 0).2, Outcome::Answered);
 }
 
 #[tokio::test]

@@ -63,6 +63,14 @@ fn validate_worker(at: &str, worker: &Worker) -> Result<(), Invalid> {
         }
         validate_binding(&format!("{at}.bindings[{}]", binding.name), binding)?;
     }
+    let rates = worker.bindings.iter().filter(|b| matches!(b.kind, BindingKind::Rate { .. })).count();
+    if rates > limits::RATES {
+        let problem = format!(
+            "{rates} of them are rates; at most {} are allowed: let what is counted alike share one, with a key of its own each",
+            limits::RATES
+        );
+        return Err(invalid(format!("{at}.bindings"), problem));
+    }
     if let Some(instances) = &worker.instances {
         range(&format!("{at}.instances.reuse"), instances.reuse.into(), limits::REUSE, "calls")?;
         range(&format!("{at}.instances.maxAge"), instances.max_age_ms, limits::MAX_AGE_MS, "ms")?;

@@ -27,6 +27,8 @@ const NICENESS: i32 = 6;
 /// What a process maps that is no data of its own: its program, libraries, stack.
 const MAPPED_BYTES: u64 = 512 << 20;
 const FILES_MAX: u64 = 16;
+/// As most systems have it: what overflows it does so on every node.
+const STACK_BYTES: u64 = 8 << 20;
 
 /// What a child may take.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +102,7 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     lower(Resource::Data, bounds.memory_bytes, bounds.memory_bytes)?;
     let mapped = bounds.memory_bytes.saturating_add(MAPPED_BYTES);
     lower(Resource::As, mapped, mapped)?;
+    lower(Resource::Stack, STACK_BYTES, STACK_BYTES)?;
     lower(Resource::Nofile, FILES_MAX, FILES_MAX)?;
     // It writes no files, has no threads and starts nothing.
     for none in [Resource::Core, Resource::Fsize, Resource::Nproc] {

@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{sync::Notify, task::spawn_blocking};
@@ -26,9 +26,9 @@ pub(super) struct Room {
     freed: Notify,
 }
 
-/// A compiler's memory; free again when dropped.
-pub(super) struct Share<'a> {
-    room: &'a Room,
+/// A compiler's memory, then that of what it made; free again when dropped.
+pub(super) struct Share {
+    room: Arc<Room>,
     bytes: u64,
 }
 
@@ -37,7 +37,7 @@ impl Room {
         Self { bytes, left, running: Mutex::new(0), freed: Notify::new() }
     }
 
-    pub(super) async fn enter(&self) -> Share<'_> {
+    pub(super) async fn enter(self: &Arc<Self>) -> Share {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -51,7 +51,7 @@ impl Room {
         }
     }
 
-    fn try_enter(&self, left: Option<u64>) -> Option<Share<'_>> {
+    fn try_enter(self: &Arc<Self>, left: Option<u64>) -> Option<Share> {
         let mut running = self.running();
         // What those have taken by now is counted twice: too careful rather than too late.
         let promised = running.saturating_mul(self.bytes);
@@ -60,7 +60,7 @@ impl Room {
             return None;
         }
         *running += 1;
-        Some(Share { room: self, bytes })
+        Some(Share { room: self.clone(), bytes })
     }
 
     fn running(&self) -> MutexGuard<'_, u64> {
@@ -68,7 +68,7 @@ impl Room {
     }
 }
 
-impl Share<'_> {
+impl Share {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -78,7 +78,7 @@ impl Share<'_> {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
         *self.room.running() -= 1;
         self.room.freed.notify_waiters();
@@ -113,14 +113,14 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_limit_all_have_all() {
-        let room = Room::new(512 * MIB, || None);
+        let room = Arc::new(Room::new(512 * MIB, || None));
         let shares = [room.enter().await, room.enter().await, room.enter().await];
         assert!(shares.iter().all(Share::is_whole));
     }
 
     #[tokio::test]
     async fn one_that_does_not_fit_beside_another_waits_for_its_end() {
-        let room = Room::new(512 * MIB, || Some(800 * MIB));
+        let room = Arc::new(Room::new(512 * MIB, || Some(800 * MIB)));
         let first = room.enter().await;
         assert!(first.is_whole());
         assert!(room.try_enter(Some(800 * MIB)).is_none());
@@ -133,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_alone_takes_what_there_is() {
-        let room = Room::new(512 * MIB, || Some(100 * MIB));
+        let room = Arc::new(Room::new(512 * MIB, || Some(100 * MIB)));
         let share = room.enter().await;
         assert_eq!((share.bytes(), share.is_whole()), (100 * MIB, false));
     }

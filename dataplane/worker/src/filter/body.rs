@@ -97,13 +97,15 @@ impl BodyHeld {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body::Frame;
     use sluice_config::Limits;
 
     use super::*;
 
     fn meter() -> Meter {
-        Meter::new(&Limits { cpu_ms: 1_000, wall_ms: 1_000, memory_bytes: 1 << 20 })
+        Meter::new(&Limits { cpu_ms: 1_000, wall_ms: 1_000, memory_bytes: 1 << 20 }, &Arc::default())
     }
 
     fn body(frames: Vec<Result<&'static [u8], BodyError>>) -> BodyHeld {

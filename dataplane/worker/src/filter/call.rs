@@ -54,7 +54,7 @@ pub(super) async fn on_request(
     bindings: Bindings,
     request: Request<Body>,
 ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let Some(indices) = &filter.on_request else {
         let next = Decision::Next { request, is_rewritten: false, state: Bytes::new() };
         return (ended(Outcome::Next, &meter), Ok(next));
@@ -68,7 +68,7 @@ pub(super) async fn on_request(
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
     let about = About { subject, exchange: exchange.clone(), bindings, kept: Vec::new() };
-    let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
+    let (returned, left, living) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Request(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|action| {
         let verdict = match action {
@@ -78,6 +78,7 @@ pub(super) async fn on_request(
         // Last, so that nothing of a call that failed is seen.
         verdict.and_then(|v| exchange.notes.commit(left.written).map(|()| v)).map_err(|e| invalid(e, &meter))
     });
+    give_back(filter, living, settled.is_ok());
     match settled {
         Ok(Verdict::Next(elsewhere)) => {
             let is_rewritten = elsewhere.is_some();
@@ -89,7 +90,14 @@ pub(super) async fn on_request(
     }
 }
 
-/// Calls a guest: what it returned, and what it leaves.
+/// An instance serves on after a call that was all right, also in what it left.
+fn give_back(filter: &Filter, living: Option<Living<State, Guest>>, is_good: bool) {
+    if let (Some(idle), Some(living), true) = (&filter.idle, living, is_good) {
+        idle.give_back(living);
+    }
+}
+
+/// Calls a guest: what it returned, what it leaves, and where it returned.
 async fn run<T>(
     filter: &Filter,
     identity: &Arc<Identity>,
@@ -97,9 +105,8 @@ async fn run<T>(
     meter: &Arc<Meter>,
     about: About,
     call: impl AsyncFnOnce(&mut Store<State>, &mut Guest) -> wasmtime::Result<T>,
-) -> (Result<T, Failure>, Left) {
-    let idle = filter.idle.as_ref();
-    let (mut store, guest, life) = match idle.and_then(|idle| idle.take(meter)) {
+) -> (Result<T, Failure>, Left, Option<Living<State, Guest>>) {
+    let (mut store, guest, life) = match filter.idle.as_ref().and_then(|idle| idle.take(meter)) {
         Some(Living { store, instance, life }) => (store, Some(instance), life),
         None => {
             let state = State::new(identity, limits.memory_bytes, meter.clone());
@@ -117,13 +124,10 @@ async fn run<T>(
     })
     .await;
     let left = store.data_mut().end();
-    let returned = returned.map(|(value, instance)| {
-        if let Some(idle) = idle {
-            idle.give_back(Living { store, instance, life });
-        }
-        value
-    });
-    (returned, left)
+    match returned {
+        Ok((value, instance)) => (Ok(value), left, Some(Living { store, instance, life })),
+        Err(failure) => (Err(failure), left, None),
+    }
 }
 
 enum Verdict {
@@ -140,7 +144,7 @@ pub(super) async fn on_response(
     kept: Bytes,
     response: Response<Body>,
 ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-    let meter = Arc::new(Meter::new(limits));
+    let meter = Arc::new(Meter::new(limits, &identity.cpu_ns));
     let Some(indices) = &filter.on_response else {
         return (ended(Outcome::Next, &meter), Ok(response));
     };
@@ -153,12 +157,13 @@ pub(super) async fn on_response(
         function.call_handle(&mut *store, Resource::new_borrow(0)).await
     };
     let about = About { subject, exchange: exchange.clone(), bindings, kept: kept.into() };
-    let (returned, left) = run(filter, identity, limits, &meter, about, guest).await;
+    let (returned, left, living) = run(filter, identity, limits, &meter, about, guest).await;
     let Subject::Response(held) = left.subject else { unreachable!("a call's subject stays what it is") };
     let settled = returned.and_then(|()| {
         let checked = held.check().and_then(|()| exchange.notes.commit(left.written));
         checked.map_err(|e| invalid(e, &meter))
     });
+    give_back(filter, living, settled.is_ok());
     match settled {
         Ok(()) => (ended(Outcome::Next, &meter), Ok(held.edited())),
         Err(failure) => stopped(failure, identity, &meter, held.unchanged()),

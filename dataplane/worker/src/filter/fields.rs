@@ -12,6 +12,9 @@ use crate::failure::Invalid;
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADER_COST_BYTES: usize = 80;
 
+/// By this header a worker of `wasi:http` names another upstream of the route. Filters have a function for it.
+pub const UPSTREAM: HeaderName = HeaderName::from_static("sluice-upstream");
+
 /// What headers count for against [`HEAD_BYTES_MAX`].
 #[must_use]
 pub fn head_bytes(headers: &HeaderMap) -> usize {
@@ -25,6 +28,9 @@ pub(super) fn name(name: &str) -> Result<HeaderName, Invalid> {
     let parsed = parsed.map_err(|_| Invalid(format!("`{}` is no name of a header", clipped().escape_debug())))?;
     if parsed == HOST {
         return Err(Invalid("it writes the header `host`: call set-authority instead".to_owned()));
+    }
+    if parsed == UPSTREAM {
+        return Err(Invalid(format!("it writes the header `{UPSTREAM}`: call set-upstream instead")));
     }
     if parsed == CONTENT_LENGTH || parsed == TRAILER || hop_by_hop::is_one(&parsed) {
         return Err(Invalid(format!("it writes the header `{}`, which is the host's", clipped())));
@@ -199,7 +205,7 @@ mod tests {
             assert!(edits.append("a", value.to_vec()).is_err(), "{value:?}");
         }
         for name in
-            ["Connection", "content-length", "Transfer-Encoding", "te", "trailer", "upgrade", "Host", "keep-alive"]
+            ["Connection", "content-length", "Transfer-Encoding", "te", "trailer", "upgrade", "Host", "Sluice-Upstream"]
         {
             assert!(edits.set(name, b"1".to_vec()).is_err(), "{name}");
             assert!(edits.remove(name).is_err(), "{name}");

@@ -14,6 +14,7 @@ use crate::{
     Identity,
     failure::Invalid,
     limiter::Limiter,
+    logs::Logged,
     meter::Meter,
     state::{RESOURCES_MAX, wasi},
     store::Held,
@@ -50,7 +51,7 @@ pub(crate) struct State {
     pub(super) meter: Arc<Meter>,
     limiter: Limiter,
     /// Most guests never ask for it.
-    wasi: Option<Box<(WasiCtx, ResourceTable)>>,
+    wasi: Option<Box<(WasiCtx, ResourceTable, Arc<Logged>)>>,
 }
 
 /// What a call leaves.
@@ -139,6 +140,9 @@ impl Held for State {
     fn meter_by(&mut self, meter: &Arc<Meter>) {
         self.meter.clone_from(meter);
         self.limiter.meter_by(meter);
+        if let Some(wasi) = &self.wasi {
+            wasi.2.begin();
+        }
     }
 
     fn is_worn(&mut self) -> bool {
@@ -150,7 +154,7 @@ impl Held for State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let identity = &self.identity;
-        let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| Box::new(wasi(identity)));
+        let (ctx, table, _) = &mut **self.wasi.get_or_insert_with(|| Box::new(wasi(identity)));
         WasiCtxView { ctx, table }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) fn identity() -> Arc<Identity> {
         revision: Digest::of(b"noisy"),
         group: "canary".into(),
         log: Arc::default(),
+        cpu_ns: Arc::default(),
     })
 }
 

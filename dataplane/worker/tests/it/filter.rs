@@ -176,6 +176,7 @@ async fn what_no_request_can_be_is_invalid() {
         "set:content-length",
         "set:transfer-encoding",
         "set:host",
+        "set:sluice-upstream",
         "remove:content-length",
         "flood:70",
         "method:CONNECT",
@@ -288,4 +289,15 @@ async fn what_finds_no_room_is_shed_and_lost_nothing() {
     drop(held);
     let (ended, _) = faults.on_request(&identity, &LIMITS, &exchange, nowhere(), request("tag:a")).await;
     assert_eq!(ended.outcome, Outcome::Next);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_is_charged_what_it_used() {
+    let (faults, identity, exchange) = (filter("filter-faults"), identity(), exchange());
+    let body: Body = BodyExt::boxed_unsync(http_body_util::StreamBody::new(futures::stream::pending()));
+    let request = request("body:10").map(|_| body);
+    let mut call = Box::pin(faults.on_request(&identity, &LIMITS, &exchange, nowhere(), request));
+    assert!(futures::poll!(&mut call).is_pending());
+    drop(call);
+    assert_ne!(identity.cpu_ns.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
