@@ -240,8 +240,9 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
         return None;
     }
     let id = &view.snapshot.units.get(&change.unit)?.repository;
-    if view.snapshot.repositories.get(id).is_some_and(|repository| repository.is_partly_seen) {
-        return Some(Waiting::Whole { repository: id.name.clone() });
+    let repository = view.snapshot.repositories.get(id)?;
+    if !repository.whole.contains(&environment) {
+        return Some(Waiting::Whole { repository: id.name.clone(), environment });
     }
     let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
     let (mut removed, mut of) = (Vec::new(), 0);
@@ -258,9 +259,8 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
     if removed.len() <= 2 || removed.len() * 10 <= of * 3 {
         return None;
     }
-    let repository = view.snapshot.repositories.get(id);
-    let head = repository.and_then(|repository| repository.commits.get(&environment)).map(String::as_str);
-    let confirmed = repository.and_then(|repository| repository.removal_confirmed.as_deref());
+    let head = repository.commits.get(&environment).map(String::as_str);
+    let confirmed = repository.removal_confirmed.as_deref();
     // Who confirms the branch's head confirms all that it removes, in whichever commit. A head that moved on
     // takes back nothing of what came with the confirmed commit alone.
     let is_confirmed = confirmed.filter(|commit| commit.len() >= COMMIT_DIGITS_MIN).is_some_and(|commit| {

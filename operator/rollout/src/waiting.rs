@@ -111,6 +111,8 @@ pub enum Waiting {
     Whole {
         /// Name of the Repository that is read.
         repository: String,
+        /// Whose branch.
+        environment: Environment,
     },
     /// A group that runs as many units as its nodes accept.
     Room {
@@ -188,8 +190,10 @@ impl Waiting {
                 let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
                 format!("confirmation: the branch removes {removed} of {of} units; if so: {say}")
             }
-            Self::Whole { repository } => {
-                format!("Repository {repository} to be read whole: many removals at once need confirmation")
+            Self::Whole { repository, environment } => {
+                let why =
+                    "many removals at once need confirmation; if it stays so, the Repository's conditions say why";
+                format!("{environment} of Repository {repository} to be read whole: {why}")
             }
             Self::Room { group, most } => {
                 format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")
