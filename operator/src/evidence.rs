@@ -12,7 +12,7 @@ use std::{
 
 use kube::runtime::reflector::ObjectRef;
 use sluice_config::Environment;
-use sluice_crds::{CommitStatus, Repository, Revision, RevisionSpec};
+use sluice_crds::{Branches, CommitStatus, Repository, RepositorySpec, Revision, RevisionSpec, SecretRef};
 use sluice_rollout::{Elsewhere, UnitChange, Wanted};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -21,7 +21,7 @@ use crate::{
     convert::ids,
     execute::Hands,
     polls,
-    provider::{Project, ProviderError},
+    provider::Project,
     source::{RepositoryId, Web},
 };
 
@@ -48,9 +48,31 @@ pub struct Evidence {
 /// The task of one Repository, as that was when it began.
 #[derive(Debug)]
 struct Asker {
-    generation: Option<i64>,
+    asks: Asks,
     wanted: watch::Sender<BTreeSet<UnitChange>>,
     task: JoinHandle<()>,
+}
+
+/// What of a Repository's spec says whom to ask for what: with another, nothing holds that was known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asks {
+    url: String,
+    path: String,
+    branches: Branches,
+    secret: Option<SecretRef>,
+    api: Option<CommitStatus>,
+}
+
+impl Asks {
+    fn of(spec: &RepositorySpec) -> Self {
+        Self {
+            url: spec.url.clone(),
+            path: spec.path.clone(),
+            branches: spec.branches.clone(),
+            secret: spec.secret_ref.clone(),
+            api: spec.commit_status.clone(),
+        }
+    }
 }
 
 impl Drop for Asker {
@@ -87,9 +109,8 @@ impl Evidence {
             let id = RepositoryId { namespace: change.unit.namespace.clone(), name: unit.spec.repository.clone() };
             by_repository.entry(id).or_default().insert(change.clone());
         }
-        let generation =
-            |id: &RepositoryId| self.hands.stores.repository(id).map(|repository| repository.metadata.generation);
-        self.askers.retain(|id, asker| by_repository.contains_key(id) && generation(id) == Some(asker.generation));
+        let asks = |id: &RepositoryId| self.hands.stores.repository(id).map(|repository| Asks::of(&repository.spec));
+        self.askers.retain(|id, asker| by_repository.contains_key(id) && asks(id).as_ref() == Some(&asker.asks));
         // Also what was known of a Repository before somebody changed it. Nobody has to wake up for that.
         let askers = &self.askers;
         self.known.send_if_modified(|known| {
@@ -102,11 +123,11 @@ impl Evidence {
             if let Some(asker) = self.askers.get(&id) {
                 let put = |old: &mut BTreeSet<UnitChange>| (*old != changes).then(|| *old = changes).is_some();
                 asker.wanted.send_if_modified(put);
-            } else if let Some(generation) = generation(&id) {
+            } else if let Some(asks) = asks(&id) {
                 let (wanted, wants) = watch::channel(changes);
                 let (hands, web, known) = (self.hands.clone(), self.web.clone(), self.known.clone());
                 let task = tokio::spawn(Asking { hands, web, id: id.clone(), known }.run(wants));
-                self.askers.insert(id, Asker { generation, wanted, task });
+                self.askers.insert(id, Asker { asks, wanted, task });
             }
         }
     }
@@ -125,25 +146,27 @@ struct Asking {
 struct Round {
     requests: u32,
     failed: bool,
+    /// Nothing could be read at all.
+    is_down: bool,
 }
 
 impl Asking {
     async fn run(self, mut wants: watch::Receiver<BTreeSet<UnitChange>>) {
         let (mut due, mut lists) = (BTreeMap::<UnitChange, Instant>::new(), Lists::new());
-        let mut failures = 0;
+        let (mut failures, mut rest) = (0, Instant::now());
         loop {
             let wanted = wants.borrow_and_update().clone();
             due.retain(|change, _| wanted.contains(change));
             let now = Instant::now();
-            let is_due = |change: &UnitChange| due.get(change).is_none_or(|at| *at <= now);
-            let asked: Vec<UnitChange> = wanted.into_iter().filter(is_due).collect();
+            let asked = if now < rest { Vec::new() } else { is_due(&wanted, &due, now) };
             if !asked.is_empty() {
                 let round = self.round(&asked, &mut lists).await;
                 failures = if round.failed { failures + 1 } else { 0 };
-                let again = Instant::now() + pause(self.interval(), round, failures);
-                due.extend(asked.into_iter().map(|change| (change, again)));
+                let (ended, pause) = (Instant::now(), pause(self.interval(), round, failures));
+                rest = ended + pause.all;
+                due.extend(asked.into_iter().map(|change| (change, ended + pause.these)));
             }
-            let next = due.values().min().copied();
+            let next = next(&wanted, &due, rest);
             let later = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -174,7 +197,7 @@ impl Asking {
             Ok((api, token)) => Project { url: &repository.spec.url, api, token },
             Err(why) => {
                 asked.iter().for_each(|change| self.unreadable(change, why));
-                return Round { requests: 0, failed: true };
+                return Round { requests: 0, failed: true, is_down: true };
             }
         };
         let mut look = Look::new(&self.web, project, lists);
@@ -191,12 +214,12 @@ impl Asking {
                     failed = true;
                     tracing::warn!(repository = %self.id, unit = %change.unit, %error, "staging's evidence is not read");
                     self.unreadable(change, &error.to_string());
-                    // All the others would wait for the same host.
-                    is_down = matches!(error, ProviderError::Source(_)).then(|| error.to_string());
+                    // All the others would hear the same.
+                    is_down = (!error.is_of_one_commit()).then(|| error.to_string());
                 }
             }
         }
-        Round { requests: look.requests, failed }
+        Round { requests: look.requests, failed, is_down: is_down.is_some() }
     }
 
     /// Whose API, and what lets us in.
@@ -256,26 +279,88 @@ fn is_kept(before: Option<&Elsewhere>, there: &Elsewhere) -> bool {
     matches!((before, there), (Some(Elsewhere::Passed), Elsewhere::Unreadable { .. }))
 }
 
-/// How long nothing more is asked after a round; `failures`: rounds in a row that failed, this one included.
-fn pause(interval: Duration, round: Round, failures: u32) -> Duration {
+/// What of all that is wanted was not asked yet, or long enough ago.
+fn is_due(wanted: &BTreeSet<UnitChange>, due: &BTreeMap<UnitChange, Instant>, now: Instant) -> Vec<UnitChange> {
+    wanted.iter().filter(|change| due.get(*change).is_none_or(|at| *at <= now)).cloned().collect()
+}
+
+/// When something is to be asked; none: when something else is wanted.
+fn next(wanted: &BTreeSet<UnitChange>, due: &BTreeMap<UnitChange, Instant>, rest: Instant) -> Option<Instant> {
+    wanted.iter().map(|change| due.get(change).map_or(rest, |at| rest.max(*at))).min()
+}
+
+/// How long is waited after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pause {
+    /// With what was asked in it.
+    these: Duration,
+    /// With everything.
+    all: Duration,
+}
+
+/// `failures`: rounds in a row that failed, this one included.
+fn pause(interval: Duration, round: Round, failures: u32) -> Pause {
     let pace = PACE * round.requests;
     let doubled = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
     let wait = if failures == 0 { interval } else { interval.saturating_mul(doubled).min(WAIT_MAX.max(interval)) };
-    wait.max(pace)
+    let these = wait.max(pace);
+    Pause { these, all: if round.is_down { these } else { pace } }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use sluice_rollout::{Target, UnitId, UnitKind};
+
     use super::*;
 
     #[test]
     fn it_is_asked_at_the_interval_but_no_provider_more_than_it_allows() {
         let interval = Duration::from_secs(30);
-        let after = |requests, failures| pause(interval, Round { requests, failed: failures > 0 }, failures).as_secs();
+        let after = |requests, failures| {
+            let pause = pause(interval, Round { requests, failed: failures > 0, is_down: false }, failures);
+            assert_eq!(pause.all.as_secs(), u64::from(requests));
+            pause.these.as_secs()
+        };
         assert_eq!(after(3, 0), 30);
         assert_eq!(after(200, 0), 200);
         assert_eq!((after(3, 1), after(3, 2), after(3, 9), after(3, 99)), (60, 120, 300, 300));
-        assert_eq!(pause(Duration::from_secs(3600), Round::default(), 1).as_secs(), 3600);
+        let down = pause(Duration::from_secs(3600), Round { is_down: true, ..Round::default() }, 1);
+        assert_eq!((down.these.as_secs(), down.all.as_secs()), (3600, 3600));
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_anew_waits_for_the_pace_as_well() {
+        let change = |name: &str| {
+            let (namespace, name) = ("team".to_owned(), name.to_owned());
+            UnitChange { unit: UnitId { kind: UnitKind::Worker, namespace, name }, target: Target::Removed }
+        };
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let wanted: BTreeSet<UnitChange> = [change("asked"), change("new")].into();
+        let due = BTreeMap::from([(change("asked"), now + 30 * second)]);
+        assert_eq!(is_due(&wanted, &due, now), [change("new")]);
+        assert_eq!(next(&wanted, &due, now + 5 * second), Some(now + 5 * second));
+        assert_eq!(next(&[change("asked")].into(), &due, now + 5 * second), Some(now + 30 * second));
+        assert_eq!(next(&BTreeSet::new(), &due, now), None);
+    }
+
+    #[test]
+    fn only_who_is_asked_for_what_makes_it_ask_anew() {
+        let asks = |more: serde_json::Value| {
+            let mut spec = json!({"url": "https://git.example/team/edge"});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Asks::of(&serde_json::from_value(spec).unwrap())
+        };
+        let plain = asks(json!({}));
+        assert_eq!(asks(json!({"verbs": {"confirmRemoval": "c0ffee1"}, "interval": "5s"})), plain);
+        for other in [
+            json!({"path": "/edge"}),
+            json!({"branches": {"staging": "main", "production": "live"}}),
+            json!({"secretRef": {"name": "git"}}),
+            json!({"commitStatus": {"provider": "Gitea", "evidenceFrom": "bot"}}),
+        ] {
+            assert_ne!(asks(other.clone()), plain, "{other}");
+        }
     }
 
     #[test]

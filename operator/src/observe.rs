@@ -3,10 +3,7 @@
 mod groups;
 mod units;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::ResourceExt;
 use sluice_crds as crd;
@@ -15,7 +12,7 @@ use sluice_rollout::{GateRef, RolloutId, Sample, Snapshot, Time, UnitId};
 use crate::{
     convert::{ids, rollout},
     evidence::Known,
-    source::RepositoryId,
+    published::Whole,
     stores::Stores,
 };
 
@@ -32,13 +29,13 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// All that is known now. `whole` says, once the units are read, of which repositories they are all there.
+    /// All that is known now. `whole` says, once the units are read, of which commits they are all there.
     pub fn snapshot(
         &mut self,
         stores: &Stores,
         samples: BTreeMap<GateRef, Vec<Sample>>,
         elsewhere: Known,
-        whole: impl FnOnce() -> BTreeSet<RepositoryId>,
+        whole: impl FnOnce() -> Whole,
         watching_since: Time,
     ) -> Arc<Snapshot> {
         // Its own, where whoever had the last one has let go of it.

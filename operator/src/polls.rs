@@ -11,17 +11,9 @@ use crate::{
     execute::Hands,
     holdings::Holdings,
     publish::{self, Problems},
-    published::{Commits, Published},
-    source::{Credentials, Heads, RepositoryId, Source},
+    published::Published,
+    source::{Credentials, RepositoryId, Source},
 };
-
-/// The commits of those branches that could be read.
-fn commits(heads: &Heads) -> Commits {
-    heads
-        .iter()
-        .filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone())))
-        .collect()
-}
 
 /// With a token as the password, every provider takes any name.
 const TOKEN_USER: &str = "x-access-token";
@@ -67,6 +59,7 @@ impl Poller {
                 all.retain(|id, _| !gone(id));
                 all.len() != before
             });
+            self.published.retain(|id| !gone(id));
             for (id, repository) in repositories {
                 tasks.entry(id.clone()).or_insert_with(|| {
                     let task = self.clone().follow(id, repository.spec.clone());
@@ -98,14 +91,9 @@ impl Poller {
         match heads {
             Ok(heads) => {
                 self.hands.writer.metrics().polled(&id.namespace, &id.name, "ok");
-                let input = publish::Input { id, spec, credentials: credentials.as_ref(), heads: &heads };
-                let commits = commits(&heads);
-                self.published.begin(id, &commits);
+                let (credentials, published) = (credentials.as_ref(), &self.published);
+                let input = publish::Input { id, spec, credentials, heads: &heads, published };
                 let problems = publish::publish(&self.hands, &self.holdings, &input).await;
-                // What could not be stored is tried again at the next poll.
-                if problems.values().all(|(reason, _)| reason != publish::NOT_STORED) {
-                    self.published.end(id, &commits);
-                }
                 self.reports.send_if_modified(|all| {
                     let known = all.get(id) == Some(&problems);
                     if !known {

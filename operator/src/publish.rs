@@ -14,6 +14,7 @@ use crate::{
     at_once,
     execute::Hands,
     holdings::Holdings,
+    published::{Commits, Published},
     source::{Credentials, Heads, ParsedRevision, RepositoryId},
     writer::WriteError,
 };
@@ -24,7 +25,7 @@ pub use repository::trouble;
 pub type Problems = BTreeMap<UnitRef, (String, String)>;
 
 /// The reason of what the API server did not take.
-pub const NOT_STORED: &str = "NotStored";
+const NOT_STORED: &str = "NotStored";
 
 /// What a poll saw, and of what.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,16 @@ pub struct Input<'a> {
     pub credentials: Option<&'a Credentials>,
     /// The heads.
     pub heads: &'a Heads,
+    /// Where it is told what is published whole.
+    pub published: &'a Published,
+}
+
+impl Input<'_> {
+    /// The commits of those branches that could be read.
+    fn commits(&self) -> Commits {
+        let read = self.heads.iter();
+        read.filter_map(|(environment, head)| Some((*environment, head.as_ref().ok()?.commit.sha.clone()))).collect()
+    }
 }
 
 /// What each unit is wanted to be, as far as it could be read.
@@ -69,8 +80,14 @@ pub async fn publish(hands: &Hands, holdings: &Holdings, input: &Input<'_>) -> P
         }
     }
     let lost = heads::write(hands, input, &ready, &sets, &problems).await;
+    // Of a broken unit, and of one whose name is another's, all that there is to see is seen. What a head lacks is tried
+    // again at the next poll.
+    let is_whole = lost.values().all(|(reason, _)| reason != NOT_STORED);
     problems.extend(lost);
     repository::report(hands, input, &problems).await;
+    if is_whole {
+        input.published.end(input.id, &input.commits());
+    }
     problems
 }
 
@@ -139,12 +156,12 @@ async fn store(
                 let there = api.get_opt(&name).await.ok().flatten();
                 stored = there.map(|revision| revision.spec.digest);
             }
-            Err(error) => return Err(("NotStored".to_owned(), error.to_string())),
+            Err(error) => return Err((NOT_STORED.to_owned(), error.to_string())),
         }
     }
     match stored {
         Some(digest) if digest == parsed.digest => Ok(()),
-        _ => Err(("NotStored".to_owned(), format!("Revision {name} holds other content: delete it"))),
+        _ => Err((NOT_STORED.to_owned(), format!("Revision {name} holds other content: delete it"))),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     observe::Observer,
     polls::Reports,
     prune,
-    published::Published,
+    published::{Published, Whole, still_whole},
     status,
     writer::WriteError,
 };
@@ -129,7 +129,7 @@ impl Reconciler {
         clock.keep(writer.client()).await;
         // What is whole before the watches have caught up, and still is afterwards, is seen whole.
         let whole = self.published.whole();
-        writer.caught_up(&stores, CATCH_UP).await;
+        let whole = if writer.caught_up(&stores, CATCH_UP).await { whole } else { Whole::new() };
         let unknown = stores.unknown_groups();
         if !unknown.is_empty() {
             tracing::error!(?unknown, "nothing is decided while a group cannot be read: to the planner it is deleted");
@@ -137,11 +137,8 @@ impl Reconciler {
         }
         let began = Instant::now();
         let (samples, elsewhere) = (self.gates.samples(&stores), self.evidence.known());
-        let still_whole = || {
-            let now = self.published.whole();
-            whole.into_iter().filter(|(id, commits)| now.get(id) == Some(commits)).map(|(id, _)| id).collect()
-        };
-        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, still_whole, clock.watching_since());
+        let whole = || still_whole(whole, &self.published.whole());
+        let snapshot = self.observer.snapshot(&stores, samples, elsewhere, whole, clock.watching_since());
         let observed = began.elapsed();
         let plan = sluice_rollout::plan(&snapshot, clock.now());
         let planned = began.elapsed() - observed;

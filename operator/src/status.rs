@@ -178,9 +178,12 @@ fn pending<'a>(snapshot: &'a Snapshot, plan: &Plan) -> BTreeMap<&'a UnitId, Vec<
 fn waiting(id: &UnitId, pending: &[String], plan: &Plan) -> Option<String> {
     let mut texts = pending.to_vec();
     for environment in Environment::ALL {
-        if let Some(UnitReport::Together { unit }) = plan.units.get(&(id.clone(), environment)) {
-            texts.push(format!("{environment}: {}", sluice_rollout::waits_for_together(unit)));
-        }
+        let text = match plan.units.get(&(id.clone(), environment)) {
+            Some(UnitReport::Together { unit }) => sluice_rollout::waits_for_together(unit),
+            Some(UnitReport::NoRepository { repository }) => sluice_rollout::waits_for_repository(repository),
+            Some(UnitReport::HeadUnknown { .. } | UnitReport::Rejected { .. }) | None => continue,
+        };
+        texts.push(format!("{environment}: {text}"));
     }
     (!texts.is_empty()).then(|| texts.join("; "))
 }

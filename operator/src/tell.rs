@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use sluice_config::{Environment, UnitRef};
 use sluice_crds::{
-    GroupPhase, Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit, StagingEvidence,
+    CauseKind, GroupPhase, Phase, Repository, Revision, RevisionSpec, Rollout, RolloutStatus, RolloutUnit,
+    StagingEvidence,
 };
 use tokio::task::JoinSet;
 
@@ -121,7 +122,7 @@ impl Teller {
         let now = Timestamp::now();
         let environments: BTreeSet<Environment> =
             stores.groups.state().iter().map(|group| group.spec.environment).collect();
-        for rollout in stores.rollouts.state() {
+        for rollout in in_order(stores.rollouts.state()) {
             let (word, may_propose) = (owed(&rollout, now), is_to_propose(&rollout, now));
             if word.is_none() && !may_propose {
                 continue;
@@ -152,6 +153,12 @@ impl Teller {
         let wait = self.silences.get(&id).map_or(RETRY, |silence| (silence.wait * 2).min(RETRY_MAX));
         self.silences.insert(id, Silence { generation, wait, until: Instant::now() + wait });
     }
+}
+
+/// The newest status of a commit counts, so the oldest attempt is told first.
+fn in_order(mut rollouts: Vec<Arc<Rollout>>) -> Vec<Arc<Rollout>> {
+    rollouts.sort_by_key(|rollout| (rollout.spec.attempt, rollout.creation_timestamp().map(|created| created.0)));
+    rollouts
 }
 
 /// When to look again without a change. A silence that is over, with nothing owed any more, is no reason to.
@@ -256,9 +263,9 @@ async fn tell(
                 provider::tell(web, project, &commit, &status).await.map_err(failed)?;
             }
             Ok(_) => {}
-            Err(error @ ProviderError::Source(_)) => return Err(failed(error)),
             // The token may lack this right. Mostly the first commit is enough.
-            Err(error) => note = format!("only at {}: {error}", rollout.spec.commit),
+            Err(error @ ProviderError::Refused { .. }) => note = format!("only at {}: {error}", rollout.spec.commit),
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok((phase, note))
@@ -317,12 +324,15 @@ async fn remember(hands: &Hands, rollout: &Rollout, told: Vec<(&'static str, Tol
 /// What git is to be told of a rollout and was not: phase, state, a sentence.
 fn owed(rollout: &Rollout, now: Timestamp) -> Option<Word> {
     let status = rollout.status.as_ref()?;
+    // That says nothing of the revision: here, too, what passed before has passed.
+    let is_left = status.cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::HeadReturned);
+    let taken_back = if is_left { State::Canceled } else { State::Failure };
     let (phase, state) = match status.phase {
         Phase::Pending => return None,
         Phase::Progressing => ("Progressing", State::Pending),
         Phase::Paused => ("Paused", State::Pending),
-        Phase::Reverting => ("Reverting", State::Failure),
-        Phase::Reverted => ("Reverted", State::Failure),
+        Phase::Reverting => ("Reverting", taken_back),
+        Phase::Reverted => ("Reverted", taken_back),
         Phase::Aborted => ("Aborted", State::Failure),
         Phase::Succeeded => ("Succeeded", State::Success),
         Phase::Superseded => ("Superseded", State::Canceled),
@@ -411,6 +421,31 @@ mod tests {
         remembered(&mut reverted, false, "Refused");
         assert!(owed(&reverted, now).is_some());
         assert_eq!(owed(&rollout(Phase::Pending), now), None);
+    }
+
+    #[test]
+    fn a_branch_that_went_back_says_nothing_bad_of_the_revision() {
+        for phase in [Phase::Reverting, Phase::Reverted] {
+            let state = |kind: &str| {
+                let mut rollout = rollout(phase);
+                let cause = serde_json::from_value(json!({"kind": kind})).unwrap();
+                rollout.status.as_mut().unwrap().cause = Some(cause);
+                owed(&rollout, Timestamp::now()).map(|(_, state, _)| state)
+            };
+            assert_eq!(state("HeadReturned"), Some(State::Canceled));
+            assert_eq!(state("GateFailed"), Some(State::Failure));
+        }
+    }
+
+    #[test]
+    fn the_oldest_attempt_is_told_first() {
+        let attempt = |attempt| {
+            let mut rollout = rollout(Phase::Succeeded);
+            rollout.spec.attempt = attempt;
+            Arc::new(rollout)
+        };
+        let told = in_order([10, 2, 9].map(attempt).into());
+        assert_eq!(told.iter().map(|rollout| rollout.spec.attempt).collect::<Vec<_>>(), [2, 9, 10]);
     }
 
     #[test]

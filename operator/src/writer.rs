@@ -5,7 +5,7 @@ use std::{
     fmt::Debug,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::{
@@ -68,14 +68,26 @@ impl WriteError {
     }
 }
 
-type Seen = Box<dyn Fn() -> bool + Send>;
+/// A watch is begun anew at least so often: what it does not show then, somebody deleted.
+const DELETED_AFTER: Duration = Duration::from_secs(300);
+
+/// Something that the watches are to show.
+struct Pending {
+    since: Instant,
+    is_seen: Box<dyn Fn() -> bool + Send>,
+}
+
+/// Those that no watch has shown so far, without those that none will show any more.
+fn unseen(pending: &mut Vec<Pending>, now: Instant) {
+    pending.retain(|pending| !(pending.is_seen)() && now.duration_since(pending.since) < DELETED_AFTER);
+}
 
 /// Writes to the API server. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
     metrics: Metrics,
-    pending: Arc<Mutex<Vec<Seen>>>,
+    pending: Arc<Mutex<Vec<Pending>>>,
 }
 
 impl Debug for Writer {
@@ -139,8 +151,21 @@ impl Writer {
         &self.metrics
     }
 
-    fn remember(&self, seen: Seen) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    fn remember(&self, is_seen: Box<dyn Fn() -> bool + Send>) {
+        let pending = Pending { since: Instant::now(), is_seen };
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(pending);
+    }
+
+    /// To be seen by the watches like an own write: what was read past them.
+    pub fn expect<K: Kind>(&self, store: &Store<K>, object: &K)
+    where
+        <K as Lookup>::DynamicType: Eq + Hash + Clone,
+    {
+        let (store, key, version_read) = (store.clone(), ObjectRef::from_obj(object), version(object));
+        let is_seen = move || store.get(&key).is_some_and(|o| version(&*o) >= version_read);
+        if !is_seen() {
+            self.remember(Box::new(is_seen));
+        }
     }
 
     fn written<K: Kind>(&self, verb: &'static str, store: Option<&Store<K>>, object: &K)
@@ -148,9 +173,8 @@ impl Writer {
         <K as Lookup>::DynamicType: Eq + Hash + Clone,
     {
         self.metrics.wrote(&<K as Resource>::kind(&()), verb);
-        if let Some(store) = store.cloned() {
-            let (key, version_written) = (ObjectRef::from_obj(object), version(object));
-            self.remember(Box::new(move || store.get(&key).is_some_and(|o| version(&*o) >= version_written)));
+        if let Some(store) = store {
+            self.expect(store, object);
         }
     }
 
@@ -233,30 +257,76 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the watches show all that was written so far. After the limit it goes on all the
-    /// same: every write is fenced, so that what is planned on an old view fails and does no harm.
-    pub async fn caught_up(&self, stores: &Stores, limit: Duration) {
-        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        if pending.is_empty() {
-            return;
+    /// Waits until the watches show all that was written so far; whether they do. After the limit it goes on all the same:
+    /// every write is fenced, so that what is planned on an old view fails and does no harm. What has been waited for in
+    /// vain holds up nobody once more.
+    pub async fn caught_up(&self, stores: &Stores, limit: Duration) -> bool {
+        let mut left = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        if left.is_empty() {
+            return true;
         }
-        let count = pending.len();
-        let mut left = pending;
-        let all = stores
+        let count = left.len();
+        let in_time = stores
             .until(limit, || {
-                left.retain(|seen| !seen());
-                left.is_empty()
+                unseen(&mut left, Instant::now());
+                left.iter().all(|pending| pending.since.elapsed() >= limit)
             })
             .await;
-        if !all {
+        if !in_time {
             tracing::warn!(count, "the watches lag behind own writes; going on with what they show");
         }
+        let all = left.is_empty();
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+        all
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use kube::runtime::{reflector, watcher};
+    use serde_json::json;
+    use sluice_crds::Unit;
+
     use super::*;
+    use crate::config::Config;
+
+    fn unit(name: &str, version: &str) -> Unit {
+        let metadata = json!({"namespace": "team", "name": name, "resourceVersion": version});
+        let spec = json!({"kind": "Worker", "name": name, "repository": "edge", "environments": {}});
+        let unit = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Unit", "metadata": metadata, "spec": spec});
+        serde_json::from_value(unit).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_no_watch_has_shown_stays_awaited_and_what_is_shown_does_not() {
+        let _another_was_first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // Nobody answers there.
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+        let (stores, _watches) = Stores::start(&client, &Config::parse_from(["sluice-operator"]));
+        let writer = Writer::new(client, Metrics::default());
+        let (units, mut watch) = reflector::store::<Unit>();
+        let limit = Duration::from_millis(20);
+        assert!(writer.caught_up(&stores, limit).await);
+        writer.expect(&units, &unit("auth-w", "7"));
+        assert!(!writer.caught_up(&stores, limit).await);
+        assert!(!writer.caught_up(&stores, limit).await, "it is not forgotten");
+        watch.apply_watcher_event(&watcher::Event::Apply(unit("auth-w", "6")));
+        assert!(!writer.caught_up(&stores, limit).await);
+        watch.apply_watcher_event(&watcher::Event::Apply(unit("auth-w", "8")));
+        assert!(writer.caught_up(&stores, limit).await);
+        writer.expect(&units, &unit("auth-w", "7"));
+        assert!(writer.caught_up(&stores, limit).await, "the watch has shown it already");
+    }
+
+    #[test]
+    fn what_somebody_deleted_is_not_awaited_for_good() {
+        let pending = |since| Pending { since, is_seen: Box::new(|| false) };
+        let start = Instant::now();
+        let mut all = vec![pending(start), pending(start + Duration::from_secs(1))];
+        unseen(&mut all, start + DELETED_AFTER);
+        assert_eq!(all.len(), 1);
+    }
 
     #[test]
     fn only_an_api_server_that_is_silent_stops_what_comes_after() {

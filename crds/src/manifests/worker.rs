@@ -1,7 +1,8 @@
 //! `workers/<name>/worker.yaml`.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sluice_config::{BindingKind, ChainPosition, OnFailure};
 
 use super::{MatchRule, Metadata};
@@ -71,6 +72,7 @@ pub struct Chain {
 /// A named capability: one of `fetch` and `rate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = fetch_or_rate)]
 pub struct Binding {
     /// Name of the binding.
     pub name: String,
@@ -80,6 +82,11 @@ pub struct Binding {
     /// A rate that each key may not exceed. Filters only; at most 8 of them.
     #[serde(default)]
     pub rate: Option<RateBinding>,
+}
+
+fn fetch_or_rate(schema: &mut Schema) {
+    let given = |what: &str| json!({"required": [what], "properties": {what: {"type": "object"}}});
+    schema.insert("oneOf".to_owned(), json!([given("fetch"), given("rate")]));
 }
 
 /// Outgoing HTTP to named origins.
@@ -101,15 +108,11 @@ pub struct RateBinding {
 }
 
 impl Binding {
-    /// What it gives; where that is nothing or two things, what checks refuse.
+    /// What it gives; where that is two things, what checks refuse.
     fn given(self) -> Vec<sluice_config::Binding> {
         let Self { name, fetch, rate } = self;
         let rate = rate.map(|RateBinding { requests, per }| BindingKind::Rate { requests, per_ms: per.millis() });
-        let fetch = match fetch {
-            Some(FetchBinding { origins }) => Some(BindingKind::Fetch { origins }),
-            None if rate.is_none() => Some(BindingKind::Fetch { origins: Vec::new() }),
-            None => None,
-        };
+        let fetch = fetch.map(|FetchBinding { origins }| BindingKind::Fetch { origins });
         fetch.into_iter().chain(rate).map(|kind| sluice_config::Binding { name: name.clone(), kind }).collect()
     }
 }

@@ -127,17 +127,26 @@ impl Both<'_> {
         self.told(&staged, "failure").await?;
         self.waits(&wanted, &["failed staging in another cluster", "> 1%", "retry it there, or approve"]).await?;
         let digest = self.staged_digest(self.there).await?;
-        let description = format!("{}: passed 1 of 1 groups (sha256:{digest})", &digest[..8]);
-        let (context, state) = (STATUS.to_owned(), "success".to_owned());
-        for commit in [&staged, &wanted] {
-            let (commit, context, state, description) =
-                (commit.clone(), context.clone(), state.clone(), description.clone());
-            self.provider.take(Told { commit, context, state, description, account: "mallory".to_owned() });
-        }
-        // A replica that knows nothing yet reads all of it anew.
+        until("staging's last word on it", LIMIT, || async {
+            let rollout = self.there.rollouts.find(SHOP, Staging, &staged).await?;
+            let told = rollout.and_then(|rollout| rollout.status).map(|status| status.conditions).unwrap_or_default();
+            let is_last = told.iter().any(|told| told.type_ == "CommitStatus" && told.reason == "Reverted");
+            Ok(if is_last { Look::Done(()) } else { Look::NotYet(format!("{told:?}")) })
+        })
+        .await?;
+        // A replica that knows nothing yet reads all of it anew: what it says only now shows that it has read what is forged.
         self.here.kill_operator("operator-a")?;
+        let take = |commit: &str, state: &str, says: &str, account: &str| {
+            let (commit, context, state) = (commit.to_owned(), STATUS.to_owned(), state.to_owned());
+            let description = format!("{}: {says}", &digest[..8]);
+            self.provider.take(Told { commit, context, state, description, account: account.to_owned() });
+        };
+        take(&staged, "failure", "it failed once more", ACCOUNT);
+        for commit in [&staged, &wanted] {
+            take(commit, "success", &format!("passed 1 of 1 groups (sha256:{digest})"), "mallory");
+        }
         self.here.start_believing_operator("operator-b", "one", &self.authority)?;
-        let rollout = self.waits(&wanted, &["failed staging in another cluster"]).await?;
+        let rollout = self.waits(&wanted, &["failed staging in another cluster", "it failed once more"]).await?;
         ensure!(self.runs_stable().await?, "a forged status let it in");
         let approve = json!({"approve": {"by": "ada", "reason": "production has no such errors"}});
         self.here.order(&rollout, approve).await?;

@@ -34,10 +34,16 @@ pub(crate) fn missing(
         let report = UnitReport::Rejected { target: change.target.clone(), by: by.clone(), why: why.clone() };
         return (None, Some(report));
     }
+    if wish.is_under_way(view, environment) {
+        return (None, None);
+    }
+    if let Some(repository) = start::gone(view, id) {
+        return (None, Some(UnitReport::NoRepository { repository }));
+    }
     let lost = wish.changes.iter().any(|change| adopt::lost_stable(view, &change.unit, environment).is_some());
     // Of several that go together, the first has it made.
     let is_first = wish.changes.first().is_some_and(|change| change.unit == *id);
-    if lost || !is_first || wish.is_under_way(view, environment) {
+    if lost || !is_first {
         return (None, None);
     }
     (Some(first(view, wish, environment)), None)

@@ -56,4 +56,4 @@ pub use snapshot::{
     Told, Unit, UnitMemory,
 };
 pub use time::Time;
-pub use waiting::{InStaging, Waiting, together as waits_for_together};
+pub use waiting::{InStaging, Waiting, gone as waits_for_repository, together as waits_for_together};

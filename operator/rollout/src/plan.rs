@@ -272,6 +272,11 @@ pub enum UnitReport {
         /// Which.
         unit: UnitId,
     },
+    /// Its Repository is gone.
+    NoRepository {
+        /// That one's name.
+        repository: String,
+    },
     /// What the branch wants was rejected.
     Rejected {
         /// What.

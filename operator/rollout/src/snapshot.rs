@@ -236,8 +236,8 @@ pub struct Repository {
     pub staging_evidence: StagingEvidence,
     /// The commit that each branch is at, as far as anyone could read it.
     pub commits: BTreeMap<Environment, String>,
-    /// The heads of its commits are being written: not all of them may be seen.
-    pub is_partly_seen: bool,
+    /// The environments of which all heads of that commit are seen. Of any other some may be missing.
+    pub whole: BTreeSet<Environment>,
     /// The commit (or 7 and more of its first digits) whose removal of many units a person confirmed.
     pub removal_confirmed: Option<String>,
 }

@@ -27,6 +27,7 @@ fn own_blockers(view: &View<'_>, rollout: &Rollout) -> Vec<Waiting> {
         waiting.push(Waiting::Resume { by: said.by.clone() });
     }
     for change in &rollout.spec.units {
+        waiting.extend(gone(view, &change.unit).map(|repository| Waiting::Repository { repository }));
         waiting.extend(head(view, change, environment));
         waiting.extend(content(view, change));
         waiting.extend(staging(view, change, rollout));
@@ -66,6 +67,12 @@ fn gives_way(rollout: &Rollout) -> bool {
     }
 }
 
+/// The Repository of a unit, if that is gone: nobody knows any more what it asked of staging, nor what its branch wants.
+pub(crate) fn gone(view: &View<'_>, unit: &UnitId) -> Option<String> {
+    let id = &view.snapshot.units.get(unit)?.repository;
+    (!view.snapshot.repositories.contains_key(id)).then(|| id.name.clone())
+}
+
 fn head(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
     let unit = view.snapshot.units.get(&change.unit);
     match unit.and_then(|unit| unit.heads.get(&environment)) {
@@ -93,7 +100,7 @@ fn staging(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Wa
     if !lacks {
         return None;
     }
-    let there = match evidence_asked(view, &change.unit) {
+    let there = match evidence_asked(view, &change.unit)? {
         StagingEvidence::CommitStatus if may_leave(view, change) => {
             InStaging::Elsewhere(view.snapshot.elsewhere.get(change).cloned())
         }
@@ -114,16 +121,15 @@ fn here(view: &View<'_>, change: &UnitChange) -> InStaging {
     }
 }
 
-/// What a unit's Repository asks of staging.
-fn evidence_asked(view: &View<'_>, unit: &UnitId) -> StagingEvidence {
-    let unit = view.snapshot.units.get(unit);
-    let repository = unit.and_then(|unit| view.snapshot.repositories.get(&unit.repository));
-    repository.map(|repository| repository.staging_evidence).unwrap_or_default()
+/// What a unit's Repository asks of staging; none if it is gone: then nothing starts, whatever was shown.
+fn evidence_asked(view: &View<'_>, unit: &UnitId) -> Option<StagingEvidence> {
+    let unit = view.snapshot.units.get(unit)?;
+    Some(view.snapshot.repositories.get(&unit.repository)?.staging_evidence)
 }
 
 /// Whether this environment of a unit is another cluster's: its branch is read here, and nothing of it is tried.
 pub(crate) fn is_elsewhere(view: &View<'_>, unit: &UnitId, environment: Environment) -> bool {
-    environment == Environment::Staging && evidence_asked(view, unit) == StagingEvidence::CommitStatus
+    environment == Environment::Staging && evidence_asked(view, unit) == Some(StagingEvidence::CommitStatus)
 }
 
 /// What of an attempt another cluster's staging is asked, until the attempt starts. Also where a person approved: the
@@ -133,7 +139,7 @@ pub(crate) fn to_ask(view: &View<'_>, rollout: &Rollout) -> Vec<Wanted> {
         return Vec::new();
     }
     let units = rollout.spec.units.iter();
-    let asked = units.filter(|change| evidence_asked(view, &change.unit) == StagingEvidence::CommitStatus);
+    let asked = units.filter(|change| evidence_asked(view, &change.unit) == Some(StagingEvidence::CommitStatus));
     asked.map(|change| Wanted::Evidence { change: change.clone() }).collect()
 }
 
@@ -145,11 +151,11 @@ fn may_leave(view: &View<'_>, change: &UnitChange) -> bool {
 /// Whether staging has not shown what production asks for.
 pub(crate) fn lacks_evidence(view: &View<'_>, change: &UnitChange, environment: Environment) -> bool {
     match (environment, evidence_asked(view, &change.unit)) {
-        (Environment::Staging, _) | (_, StagingEvidence::None) => return false,
-        (Environment::Production, StagingEvidence::CommitStatus) => {
+        (Environment::Staging, _) | (_, None | Some(StagingEvidence::None)) => return false,
+        (Environment::Production, Some(StagingEvidence::CommitStatus)) => {
             return view.snapshot.elsewhere.get(change) != Some(&Elsewhere::Passed) || !may_leave(view, change);
         }
-        (Environment::Production, StagingEvidence::InCluster) => {}
+        (Environment::Production, Some(StagingEvidence::InCluster)) => {}
     }
     let staging = view.memory(&change.unit, Environment::Staging);
     match &change.target {
@@ -240,8 +246,10 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
         return None;
     }
     let id = &view.snapshot.units.get(&change.unit)?.repository;
-    if view.snapshot.repositories.get(id).is_some_and(|repository| repository.is_partly_seen) {
-        return Some(Waiting::Whole { repository: id.name.clone() });
+    // Without it nothing starts anyway.
+    let repository = view.snapshot.repositories.get(id)?;
+    if !repository.whole.contains(&environment) {
+        return Some(Waiting::Whole { repository: id.name.clone(), environment });
     }
     let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
     let (mut removed, mut of) = (Vec::new(), 0);
@@ -258,9 +266,8 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
     if removed.len() <= 2 || removed.len() * 10 <= of * 3 {
         return None;
     }
-    let repository = view.snapshot.repositories.get(id);
-    let head = repository.and_then(|repository| repository.commits.get(&environment)).map(String::as_str);
-    let confirmed = repository.and_then(|repository| repository.removal_confirmed.as_deref());
+    let head = repository.commits.get(&environment).map(String::as_str);
+    let confirmed = repository.removal_confirmed.as_deref();
     // Who confirms the branch's head confirms all that it removes, in whichever commit. A head that moved on
     // takes back nothing of what came with the confirmed commit alone.
     let is_confirmed = confirmed.filter(|commit| commit.len() >= COMMIT_DIGITS_MIN).is_some_and(|commit| {

@@ -111,6 +111,13 @@ pub enum Waiting {
     Whole {
         /// Name of the Repository that is read.
         repository: String,
+        /// Whose branch.
+        environment: Environment,
+    },
+    /// Its Repository, which is gone.
+    Repository {
+        /// That one's name.
+        repository: String,
     },
     /// A group that runs as many units as its nodes accept.
     Room {
@@ -188,9 +195,12 @@ impl Waiting {
                 let say = format!("set verbs.confirmRemoval: {commit} on Repository {repository}");
                 format!("confirmation: the branch removes {removed} of {of} units; if so: {say}")
             }
-            Self::Whole { repository } => {
-                format!("Repository {repository} to be read whole: many removals at once need confirmation")
+            Self::Whole { repository, environment } => {
+                let why =
+                    "many removals at once need confirmation; if it stays so, the Repository's conditions say why";
+                format!("{environment} of Repository {repository} to be read whole: {why}")
             }
+            Self::Repository { repository } => gone(repository),
             Self::Room { group, most } => {
                 format!("room in group {group}: it runs {most} units, the most that a node accepts; remove some")
             }
@@ -222,6 +232,12 @@ pub enum InStaging {
 #[must_use]
 pub fn together(unit: &UnitId) -> String {
     format!("{unit}, which goes together with it, to be readable at the same commit: look at its Unit")
+}
+
+/// Why nothing new of a unit starts.
+#[must_use]
+pub fn gone(repository: &str) -> String {
+    format!("Repository {repository}, which is gone: create it again; what runs stays")
 }
 
 /// With the remedy.

@@ -84,7 +84,7 @@ pub(super) struct Look<'a> {
     web: &'a Web,
     project: Project<'a>,
     lists: &'a mut Lists,
-    statuses: BTreeMap<String, Vec<Seen>>,
+    statuses: BTreeMap<String, (Vec<Seen>, Option<String>)>,
     /// Requests that it took.
     pub(super) requests: u32,
 }
@@ -100,11 +100,11 @@ impl<'a> Look<'a> {
     /// How staging stands to it. The newest commit that has a word about it decides. Whatever cannot be read before that
     /// could say otherwise.
     pub(super) async fn at(&mut self, subject: &Subject) -> Result<Elsewhere, ProviderError> {
-        let commits = self.candidates(subject).await?;
-        let from = self.project.api.evidence_from.as_deref();
         let (mut looked_at, mut other, mut gone) = (Vec::new(), None, None);
+        let commits = self.candidates(subject, &mut gone).await?;
+        let from = self.project.api.evidence_from.as_deref();
         for commit in &commits {
-            let statuses = match self.statuses(commit).await {
+            let (statuses, more) = match self.statuses(commit).await {
                 Ok(statuses) => statuses,
                 // Force-pushed away, perhaps. Where no commit is found, it is us who may not see them.
                 Err(error) if error.is_not_found() => {
@@ -114,14 +114,17 @@ impl<'a> Look<'a> {
                 Err(error) => return Err(error),
             };
             looked_at.push(commit);
-            match decide(statuses, subject, from) {
-                Decision::Word(Word::Passed, _) => return Ok(Elsewhere::Passed),
-                Decision::Word(word, says) => {
-                    let told = Told { context: subject.context.clone(), commit: commit.clone(), says };
-                    return Ok(if word == Word::Tried { Elsewhere::Tried(told) } else { Elsewhere::Failed(told) });
+            let decision = decide(statuses, subject, from);
+            let told = |says| Told { context: subject.context.clone(), commit: commit.clone(), says };
+            match (decision, more) {
+                (Decision::Passed, _) => return Ok(Elsewhere::Passed),
+                (Decision::Tried(says), _) => return Ok(Elsewhere::Tried(told(says))),
+                (Decision::Failed(says), _) => return Ok(Elsewhere::Failed(told(says))),
+                (Decision::Other(_) | Decision::Nothing, Some(host)) => {
+                    return Err(ProviderError::TooMany { host: host.clone(), commit: commit.clone() });
                 }
-                Decision::Other(says) => other = other.or(Some((commit, says))),
-                Decision::Nothing => {}
+                (Decision::Other(says), None) => other = other.or(Some((commit, says))),
+                (Decision::Nothing, None) => {}
             }
         }
         match (looked_at.first(), gone) {
@@ -135,66 +138,115 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The commits that may have the status, newest first. That a unit is gone, only the last change of its files says: it
-    /// may have come back since any earlier one.
-    async fn candidates(&mut self, subject: &Subject) -> Result<Vec<String>, ProviderError> {
+    /// The commits that may have the status, newest first; `gone`: where some cannot be listed because nobody finds them.
+    /// That a unit is gone, only the last change of its files says: it may have come back since any earlier one.
+    async fn candidates(
+        &mut self,
+        subject: &Subject,
+        gone: &mut Option<ProviderError>,
+    ) -> Result<Vec<String>, ProviderError> {
         let is_removal = subject.revision.is_none();
-        let mut all: Vec<String> = subject.seen.iter().cloned().collect();
-        if let Some(head) = &subject.staging {
-            all.extend(self.changes(head, &subject.paths, if is_removal { 1 } else { STAGING_CHANGES }).await?);
+        let mut all = match &subject.staging {
+            Some(head) => self.changes(head, &subject.paths, STAGING_CHANGES, gone).await?,
+            None => Vec::new(),
+        };
+        let mut last_change = 1;
+        if let Some(seen) = subject.seen.as_ref().filter(|seen| !all.contains(*seen)) {
+            // It has all changes up to one: that and older ones come after it.
+            let last = self.changes(seen, &subject.paths, 1, gone).await?;
+            let place = last.first().and_then(|last| all.iter().position(|commit| commit == last));
+            all.insert(place.unwrap_or(all.len()), seen.clone());
+            last_change += usize::from(place == Some(0));
+        }
+        if is_removal {
+            all.truncate(last_change);
         }
         if let Some(commit) = subject.production.as_ref().filter(|_| !is_removal) {
             all.push(commit.clone());
-            all.extend(self.changes(commit, &subject.paths, PRODUCTION_CHANGES).await?);
+            all.extend(self.changes(commit, &subject.paths, PRODUCTION_CHANGES, gone).await?);
         }
         let mut known = BTreeSet::new();
         all.retain(|commit| provider::is_commit(commit) && known.insert(commit.clone()));
         Ok(all)
     }
 
-    async fn changes(&mut self, start: &str, paths: &[String], count: usize) -> Result<Vec<String>, ProviderError> {
+    /// The last changes of some paths, as of a commit. What nobody finds has none.
+    async fn changes(
+        &mut self,
+        start: &str,
+        paths: &[String],
+        count: usize,
+        gone: &mut Option<ProviderError>,
+    ) -> Result<Vec<String>, ProviderError> {
         let mut changes = Vec::new();
         for path in paths {
             let key = (start.to_owned(), path.clone());
-            if !self.lists.contains_key(&key) {
-                self.requests += 1;
-                let list = provider::commits(self.web, &self.project, start, path, STAGING_CHANGES).await?;
-                self.lists.insert(key.clone(), list);
+            if let Some(known) = self.lists.get(&key) {
+                changes.extend(known.iter().cloned());
+                continue;
             }
-            changes.extend(self.lists.get(&key).into_iter().flatten().cloned());
+            self.requests += 1;
+            let list = match provider::commits(self.web, &self.project, start, path, STAGING_CHANGES).await {
+                Ok(list) => list,
+                Err(error) if error.is_not_found() => {
+                    *gone = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            changes.extend(list.iter().cloned());
+            // An empty one may be of a commit that the provider has not taken in yet.
+            if !list.is_empty() {
+                self.lists.insert(key, list);
+            }
         }
         let changes = if paths.len() > 1 { newest_first(changes) } else { changes };
-        Ok(changes.into_iter().take(count).map(|commit| commit.sha).collect())
+        let mut known = BTreeSet::new();
+        let changes = changes.into_iter().filter(|commit| known.insert(commit.sha.clone()));
+        Ok(changes.take(count).map(|commit| commit.sha).collect())
     }
 
-    async fn statuses(&mut self, commit: &str) -> Result<&[Seen], ProviderError> {
+    /// The statuses of a commit, and whose host has more of them, if so.
+    async fn statuses(&mut self, commit: &str) -> Result<(&[Seen], Option<&String>), ProviderError> {
         if !self.statuses.contains_key(commit) {
             let statuses = provider::statuses(self.web, &self.project, commit, &mut self.requests).await?;
             self.statuses.insert(commit.to_owned(), statuses);
         }
-        Ok(self.statuses.get(commit).map_or(&[], Vec::as_slice))
+        let known = self.statuses.get(commit);
+        Ok(known.map_or((&[], None), |(statuses, more)| (statuses.as_slice(), more.as_ref())))
     }
 }
 
 /// What one commit's statuses come to.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
-    /// This, in these words.
-    Word(Word, String),
+    /// It passed.
+    Passed,
+    /// It is tried, in these words.
+    Tried(String),
+    /// It failed, in these words.
+    Failed(String),
     /// The status is there, and about something else, or not to be believed.
     Other(String),
     /// The status is not there.
     Nothing,
 }
 
-/// The newest word about it that counts.
+/// The newest word about it that counts. That an attempt at it was left takes back what that was begun with, and nothing
+/// that was said before.
 fn decide(statuses: &[Seen], subject: &Subject, from: Option<&str>) -> Decision {
-    let mut other = None;
+    let (mut other, mut is_left) = (None, false);
     for seen in statuses.iter().filter(|seen| seen.context == subject.context) {
         let says = match from.filter(|from| *from != seen.account) {
             Some(from) => format!("{}, from {}, not from {from}", shown(seen), cut(&seen.account)),
             None => match word::hear(seen, subject.revision.as_ref()) {
-                Some(word) => return Decision::Word(word, shown(seen)),
+                Some(Word::Passed) => return Decision::Passed,
+                Some(Word::Failed) => return Decision::Failed(shown(seen)),
+                Some(Word::Tried) if !is_left => return Decision::Tried(shown(seen)),
+                Some(word) => {
+                    is_left |= word == Word::Left;
+                    shown(seen)
+                }
                 None => shown(seen),
             },
         };

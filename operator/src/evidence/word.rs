@@ -40,6 +40,8 @@ pub(crate) enum Word {
     Tried,
     /// It failed.
     Failed,
+    /// An attempt at it ended for something else: what was said before that attempt still holds.
+    Left,
 }
 
 /// What is said of this revision; none: something of another, or nothing.
@@ -52,8 +54,7 @@ pub(crate) fn hear(seen: &Seen, revision: Option<&Digest>) -> Option<Word> {
         State::Success => revision.is_none_or(|digest| said.ends_with(&whole(digest))).then_some(Word::Passed),
         State::Pending => Some(Word::Tried),
         State::Failure => Some(Word::Failed),
-        // Something newer came: that takes back nothing.
-        State::Canceled => None,
+        State::Canceled => Some(Word::Left),
     }
 }
 
@@ -101,6 +102,6 @@ mod tests {
             assert_eq!(hear(&seen(State::Success, said.clone()), Some(&this)), None, "{said}");
         }
         let superseded = say(Some(&this), State::Canceled, "superseded by auth-w-st-9f2c1a77-2");
-        assert_eq!(hear(&seen(State::Canceled, superseded), Some(&this)), None);
+        assert_eq!(hear(&seen(State::Canceled, superseded), Some(&this)), Some(Word::Left));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use serde_json::json;
-use sluice_crds as crd;
+use sluice_crds::{self as crd, quantities::Span};
 use sluice_rollout::{GateRef, JobState, Target, UnitId};
 
 use crate::{
@@ -69,7 +69,7 @@ impl Jobs {
                 self.ran.insert(want.name.clone());
             }
             let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
-            let state = state(&job, &pods, self.ran.contains(&want.name), want);
+            let state = state(&job, &pods, self.ran.contains(&want.name), want.spec.timeout);
             states.insert(want.gate.clone(), (want.name.clone(), state));
         }
         let wanted = |name: &String| wants.iter().any(|want| want.name == *name);
@@ -184,12 +184,12 @@ fn outcome(job: &Job) -> Option<Result<(), String>> {
     Some(if over.type_ == "Complete" { Ok(()) } else { Err(over.reason.clone().unwrap_or_default()) })
 }
 
-fn state(job: &Job, pods: &[&Pod], ran: bool, want: &Want) -> JobState {
+fn state(job: &Job, pods: &[&Pod], ran: bool, timeout: Span) -> JobState {
     match outcome(job) {
         None => JobState::Running,
         Some(Ok(())) => JobState::Succeeded,
         Some(Err(reason)) if reason == "DeadlineExceeded" && ran => {
-            JobState::Failed(format!("it took longer than {}", want.spec.timeout))
+            JobState::Failed(format!("it took longer than {timeout}"))
         }
         Some(Err(reason)) => match pods.iter().find_map(|pod| exit(pod)) {
             Some(why) => JobState::Failed(why),
@@ -248,6 +248,15 @@ mod tests {
         let status = json!({"containerStatuses": [{"name": "check", "image": "x", "imageID": "", "ready": false,
             "restartCount": 0, "state": {"terminated": terminated}}]});
         serde_json::from_value(json!({"metadata": {"name": "check"}, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn a_check_that_took_too_long_failed_and_one_that_never_began_did_not() {
+        let condition = json!({"type": "Failed", "status": "True", "reason": "DeadlineExceeded"});
+        let job: Job = serde_json::from_value(json!({"status": {"conditions": [condition]}})).unwrap();
+        let state = |ran| state(&job, &[], ran, Span::from_secs(300));
+        assert_eq!(state(true), JobState::Failed("it took longer than 5m".to_owned()));
+        assert_eq!(state(false), JobState::Error("DeadlineExceeded".to_owned()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use sluice_rollout::{
 
 use crate::{
     convert::{gates, ids, memory},
+    published::Whole,
     source,
     stores::Stores,
 };
@@ -50,29 +51,36 @@ fn head(namespace: &str, stored: Option<&crd::Head>) -> Head {
     }
 }
 
-pub(super) fn repositories(
-    stores: &Stores,
-    whole: &BTreeSet<source::RepositoryId>,
-) -> BTreeMap<RepositoryId, Repository> {
-    let read = |object: std::sync::Arc<crd::Repository>| {
-        let id = RepositoryId { namespace: object.namespace()?, name: object.name_any() };
-        let staging_evidence = match object.spec.staging_evidence {
-            crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
-            crd::StagingEvidence::CommitStatus => StagingEvidence::CommitStatus,
-            crd::StagingEvidence::None => StagingEvidence::None,
-        };
-        let known = object.status.as_ref().map(|status| &status.commits);
-        let commit = |environment: Environment| Some((environment, known?.get(environment.as_str())?.clone()));
-        let repository = Repository {
-            staging_evidence,
-            commits: Environment::ALL.into_iter().filter_map(commit).collect(),
-            is_partly_seen: !whole
-                .contains(&source::RepositoryId { namespace: id.namespace.clone(), name: id.name.clone() }),
-            removal_confirmed: object.spec.verbs.confirm_removal.clone(),
-        };
-        Some((id, repository))
+pub(super) fn repositories(stores: &Stores, whole: &Whole) -> BTreeMap<RepositoryId, Repository> {
+    stores.repositories.state().iter().filter_map(|object| repository(object, whole)).collect()
+}
+
+fn repository(object: &crd::Repository, whole: &Whole) -> Option<(RepositoryId, Repository)> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let (namespace, name) = (object.namespace()?, object.name_any());
+    let whole = whole.get(&source::RepositoryId { namespace: namespace.clone(), name: name.clone() });
+    let staging_evidence = match object.spec.staging_evidence {
+        crd::StagingEvidence::InCluster => StagingEvidence::InCluster,
+        crd::StagingEvidence::CommitStatus => StagingEvidence::CommitStatus,
+        crd::StagingEvidence::None => StagingEvidence::None,
     };
-    stores.repositories.state().into_iter().filter_map(read).collect()
+    let known = object.status.as_ref().map(|status| &status.commits);
+    let commit = |environment: Environment| Some((environment, known?.get(environment.as_str())?.clone()));
+    let commits: BTreeMap<Environment, String> = Environment::ALL.into_iter().filter_map(commit).collect();
+    // Its status may say an older one: who confirmed what that removes has not seen what this one does.
+    let is_whole = |environment: &Environment| {
+        let seen = whole.and_then(|whole| whole.get(&ids::wire_environment(*environment)));
+        seen.is_some_and(|(commit, _)| commits.get(environment) == Some(commit))
+    };
+    let repository = Repository {
+        staging_evidence,
+        whole: Environment::ALL.into_iter().filter(is_whole).collect(),
+        commits,
+        removal_confirmed: object.spec.verbs.confirm_removal.clone(),
+    };
+    Some((RepositoryId { namespace, name }, repository))
 }
 
 /// Every revision that a head, a memory or a rollout under way names. None ever changes.
@@ -127,5 +135,38 @@ fn claims(content: &wire::Content) -> BTreeSet<String> {
             routes.hosts.iter().flat_map(|host| paths().map(move |path| format!("{host}{path}"))).collect()
         }
         wire::Content::Worker(_) | wire::Content::Config(_) => BTreeSet::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_branch_is_seen_whole_at_the_commit_that_its_repository_shows() {
+        let object = |deleted: Option<&str>| -> crd::Repository {
+            let metadata = json!({"namespace": "team", "name": "edge", "deletionTimestamp": deleted});
+            let object = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Repository", "metadata": metadata,
+                "spec": {"url": "https://git.example/team/edge"},
+                "status": {"commits": {"staging": "b", "production": "a"}}});
+            serde_json::from_value(object).unwrap()
+        };
+        let of = |commits: &[(wire::Environment, &str)]| {
+            let id = source::RepositoryId { namespace: "team".into(), name: "edge".into() };
+            let commits = commits.iter().map(|(environment, commit)| (*environment, ((*commit).to_owned(), 1)));
+            let (_, read) = repository(&object(None), &Whole::from([(id, commits.collect())])).unwrap();
+            read.whole
+        };
+        let (staging, production) = (wire::Environment::Staging, wire::Environment::Production);
+        assert_eq!(of(&[(staging, "b"), (production, "a")]), Environment::ALL.into());
+        assert_eq!(of(&[(staging, "b")]), [Environment::Staging].into(), "production could not be read");
+        assert_eq!(
+            of(&[(staging, "b"), (production, "c")]),
+            [Environment::Staging].into(),
+            "its status was not written"
+        );
+        assert!(repository(&object(Some("2026-11-23T12:00:00Z")), &Whole::new()).is_none());
     }
 }

@@ -82,7 +82,10 @@ pub(super) fn statuses(project: &Project<'_>, commit: &str, page: u32) -> Result
         ),
         Provider::GitLab => (
             format!("{base}/projects/{}/repository/commits/{commit}/statuses", name.replace('/', "%2F")),
-            vec![("order_by", "id".to_owned()), ("sort", "desc".to_owned()), ("per_page", "100".to_owned())],
+            // Without `all` it tells the newest of each name alone.
+            [("all", "true"), ("order_by", "id"), ("sort", "desc"), ("per_page", "100")]
+                .map(|(key, value)| (key, value.to_owned()))
+                .into(),
         ),
     };
     query.push(("page", page.to_string()));
@@ -190,7 +193,7 @@ mod tests {
             format!("https://git.example/api/v3/repos/team/edge/commits/{SHA}/statuses?per_page=100&page=2")
         );
         let lab = statuses(Provider::GitLab);
-        assert!(lab.ends_with("/statuses?order_by=id&sort=desc&per_page=100&page=2"), "{lab}");
+        assert!(lab.ends_with("/statuses?all=true&order_by=id&sort=desc&per_page=100&page=2"), "{lab}");
         let tea = statuses(Provider::Gitea);
         assert!(tea.ends_with("/statuses?sort=highestindex&limit=50&page=2"), "{tea}");
     }

@@ -54,6 +54,16 @@ pub enum ProviderError {
         /// Its first characters.
         says: String,
     },
+    /// More statuses than are read, and none of those that were says what was looked for.
+    #[error(
+        "commit {commit} has over {STATUS_PAGES_MAX} pages of statuses, and nothing of it is in the newest at {host}"
+    )]
+    TooMany {
+        /// Host of the API.
+        host: String,
+        /// The commit.
+        commit: String,
+    },
     /// Nothing that anybody could read.
     #[error("{host} answers what cannot be read ({why}): check spec.commitStatus")]
     Unreadable {
@@ -72,7 +82,7 @@ impl ProviderError {
             Self::Source(error) => error.reason(),
             Self::NoProject(_) => "NoProject",
             Self::Refused { .. } => "Refused",
-            Self::Answer { .. } | Self::Unreadable { .. } => "NotTaken",
+            Self::Answer { .. } | Self::Unreadable { .. } | Self::TooMany { .. } => "NotTaken",
         }
     }
 
@@ -80,6 +90,12 @@ impl ProviderError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. } | Self::Answer { status: 422, .. })
+    }
+
+    /// Whether it is the trouble of one commit, and others may well be read.
+    #[must_use]
+    pub fn is_of_one_commit(&self) -> bool {
+        self.is_not_found() || matches!(self, Self::TooMany { .. })
     }
 }
 
@@ -127,7 +143,7 @@ pub async fn commits(
     Ok(commits)
 }
 
-/// The statuses of a commit, newest first. `requests` counts what they took.
+/// The statuses of a commit, newest first, and who has more of them than are read, if so. `requests` counts what they took.
 ///
 /// # Errors
 /// See [`ProviderError`].
@@ -136,19 +152,21 @@ pub async fn statuses(
     project: &Project<'_>,
     commit: &str,
     requests: &mut u32,
-) -> Result<Vec<Seen>, ProviderError> {
-    let mut all = Vec::new();
+) -> Result<(Vec<Seen>, Option<String>), ProviderError> {
+    let (mut all, mut more) = (Vec::new(), None);
     for page in 1..=STATUS_PAGES_MAX {
         *requests += 1;
         let question = history::statuses(project, commit, page)?;
         let (host, answer, is_last) = ask(web, project, &question, "read commit statuses").await?;
-        all.extend(history::read_statuses(project.api.provider, &answer).ok_or_else(|| no_list(host))?);
+        let read = history::read_statuses(project.api.provider, &answer);
+        all.extend(read.ok_or_else(|| no_list(host.clone()))?);
+        more = (!is_last).then_some(host);
         if is_last {
             break;
         }
     }
     all.sort_by_key(|seen: &Seen| Reverse(seen.number));
-    Ok(all)
+    Ok((all, more))
 }
 
 /// Whether this is the whole name of a commit.

@@ -85,8 +85,11 @@ async fn write_one(
                 (next.spec.kind, next.spec.name) = (unit.kind, unit.name.clone());
                 update(&mut next.spec.environments, input, unit, wishes);
                 if next.spec == stored.spec {
+                    // Read from the API server, it may be newer than what the watch shows: a plan waits for it as well.
+                    hands.writer.expect(&hands.stores.units, &stored);
                     return Ok(());
                 }
+                input.published.begin(input.id);
                 hands.writer.replace(&api, &hands.stores.units, &next).await
             }
             None => {
@@ -104,6 +107,7 @@ async fn write_one(
                     ..ObjectMeta::default()
                 };
                 let object = Unit { metadata, spec, status: None };
+                input.published.begin(input.id);
                 hands.writer.create(&api, Some(&hands.stores.units), &object).await
             }
         };

@@ -69,7 +69,7 @@ vec![
     ("gate twice", worker(&format!("{WASM}  gates:\n  - {{name: a, soak: {{duration: 1m}}}}\n  - {{name: a, soak: {{duration: 2m}}}}\n")), "workers/hello/worker.yaml:9:5: gates[1]: the gate `a` stands here twice: rename one of them"),
     ("reuse of nothing", worker(&format!("{WASM}  instances: {{reuse: 1}}\n")), "workers/hello/worker.yaml:7:22: instances.reuse: 1 calls: 2 to 1000000 calls are allowed"),
     ("age of an instance", worker(&format!("{WASM}  instances: {{reuse: 10, maxAge: 5ms}}\n")), "workers/hello/worker.yaml:7:34: instances.maxAge: 5 ms: 1000 to 86400000 ms are allowed"),
-    ("binding of nothing", worker(&format!("{WASM}  bindings: [{{name: a}}]\n")), "workers/hello/worker.yaml:4:1: bindings.origins: is empty: name what may be reached, e.g. http://shop.default.svc:8080"),
+    ("binding of nothing", worker(&format!("{WASM}  bindings: [{{name: a}}]\n")), "workers/hello/worker.yaml:7:14: bindings[0]: `a` gives nothing: add fetch or rate"),
     ("rate of none", worker(&format!("{WASM}  bindings: [{{name: a, rate: {{requests: 0, per: 1m}}}}]\n")), "workers/hello/worker.yaml:7:41: bindings.rate.requests: 0 requests: 1 to 1000000 requests are allowed"),
     ("wasm missing", worker("  wasm: ./other.wasm\n  chain: {stage: edge}\n"), "workers/hello/worker.yaml:5:9: wasm: there is no file `workers/hello/other.wasm`: commit the built component there"),
     ("wasm above the folder", worker("  wasm: ../../secret.wasm\n  chain: {stage: edge}\n"), "workers/hello/worker.yaml:5:9: wasm: `../../secret.wasm` leaves the worker's folder: write a path below the worker's folder, e.g. ./worker.wasm"),

@@ -55,7 +55,10 @@ impl Cluster {
             // What another cluster's staging has written to the commits' statuses, and whether anybody can read it.
             ["elsewhere", state @ ("down" | "up")] => self.world.statuses_down = *state == "down",
             ["elsewhere", target, rest @ ..] => self.elsewhere(target, rest),
-            ["seen", state @ ("partly" | "whole")] => self.repository().is_partly_seen = *state == "partly",
+            ["seen", state @ ("partly" | "whole")] => {
+                Environment::ALL.into_iter().for_each(|environment| self.seen(state, environment));
+            }
+            ["seen", state @ ("partly" | "whole"), environment] => self.seen(state, parse::environment(environment)),
             ["confirm", "commit", commit] => self.repository().removal_confirmed = Some((*commit).to_owned()),
             ["confirm", environment] => {
                 let repository = self.repository();
@@ -91,7 +94,14 @@ impl Cluster {
     }
 
     fn repository(&mut self) -> &mut Repository {
-        self.store.repositories.entry(parse::repository()).or_default()
+        let whole = || Repository { whole: Environment::ALL.into(), ..Repository::default() };
+        self.store.repositories.entry(parse::repository()).or_insert_with(whole)
+    }
+
+    /// Whether all heads of a branch's commit are seen.
+    fn seen(&mut self, state: &str, environment: Environment) {
+        let whole = &mut self.repository().whole;
+        let _known = if state == "whole" { whole.insert(environment) } else { whole.remove(&environment) };
     }
 
     /// `group canary production 20 nodes edge-1,edge-2 optional pauses deadline 5m hold 24h window 2h gates …`

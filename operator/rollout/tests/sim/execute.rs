@@ -89,6 +89,7 @@ impl Cluster {
             Write::WriteAssignment { group, generation, entries, .. } if self.is_watched => {
                 self.check_assignment(group, *generation, entries);
             }
+            Write::UpdateUnit { unit, memory, .. } if self.is_watched => self.check_hand_over(unit, memory),
             Write::SetRolloutStatus { .. }
             | Write::WriteAssignment { .. }
             | Write::CreateRollout { .. }

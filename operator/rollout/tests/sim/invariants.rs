@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_rollout::{
-    Cause, Check, Entry, GroupPhase, GroupProgress, JobState, Phase, Rollout, RolloutId, RolloutStatus, Target, Time,
-    UnitId, Verdict, Wanted,
+    Cause, Check, Entry, Environment, GroupPhase, GroupProgress, JobState, Phase, Rollout, RolloutId, RolloutStatus,
+    Target, Time, UnitId, UnitMemory, Verdict, Wanted,
 };
 
 use super::{cluster::Cluster, faults::Faults, show};
@@ -47,6 +47,26 @@ impl Cluster {
         }
         for key in told {
             self.told_at.insert(key, self.time);
+        }
+    }
+
+    /// Before a unit is given to an attempt: its Repository is there, and where it is to be removed, all of its commit is seen.
+    pub fn check_hand_over(&self, unit: &UnitId, memory: &BTreeMap<Environment, UnitMemory>) {
+        let stored = &self.store.units[unit];
+        for (environment, next) in memory {
+            let before = stored.memory.get(environment).and_then(|memory| memory.in_flight.as_ref());
+            let given = next.in_flight.as_ref().filter(|next| before != Some(next));
+            let Some(rollout) = given.and_then(|id| self.store.rollouts.get(id)) else { continue };
+            // A plan made from what was a moment ago saw what was whole then; what is taken back asks nobody.
+            if self.faults == Faults::Stale || rollout.status.phase != Phase::Pending {
+                continue;
+            }
+            let repository = self.store.repositories.get(&stored.repository);
+            assert!(repository.is_some(), "{unit} starts something and its Repository is gone");
+            let is_whole = repository.is_some_and(|repository| repository.whole.contains(environment));
+            let mut changes = rollout.spec.units.iter();
+            let is_removal = changes.any(|change| change.unit == *unit && change.target == Target::Removed);
+            assert!(is_whole || !is_removal, "{unit} is removed and not all of its commit is seen");
         }
     }
 

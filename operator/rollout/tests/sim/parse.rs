@@ -66,7 +66,7 @@ pub fn rollout(word: &str) -> RolloutId {
     RolloutId { namespace: "edge-team".to_owned(), name: word.to_owned() }
 }
 
-/// `soak:10m:1000`, `errors:0.5%:200`, `query:latency:30s:2[:shared]`, `job:e2e`.
+/// `soak:10m:1000`, `errors:0.5%:200`, `query:latency:30s:2[:shared][:3]` (passes after 3 samples), `job:e2e`.
 pub fn gate(word: &str) -> GateSpec {
     let parts: Vec<&str> = word.split(':').collect();
     let (name, check) = match parts.as_slice() {
@@ -85,7 +85,7 @@ pub fn gate(word: &str) -> GateSpec {
             Check::Prometheus {
                 interval: span(interval),
                 failure_limit: limit.parse().unwrap(),
-                min_samples: 1,
+                min_samples: rest.iter().find_map(|word| word.parse().ok()).unwrap_or(1),
                 range: Duration::from_secs(120),
                 per_unit: !rest.contains(&"shared"),
             },

@@ -70,6 +70,11 @@ traffic routes/c:v2 10/s 0%";
                     "clock +10m",
                     "clock -10m",
                     "confirm production",
+                    "seen partly",
+                    "seen partly production",
+                    "seen whole",
+                    "seen whole",
+                    "seen whole",
                 ])
                 .to_owned(),
             (14, Some(rollout)) if self.below(4) == 0 => format!("delete rollout {rollout}"),

@@ -144,6 +144,7 @@ impl Cluster {
             let text = match report {
                 UnitReport::HeadUnknown { reason } => format!("the branch: {reason}"),
                 UnitReport::Together { unit } => sluice_rollout::waits_for_together(unit),
+                UnitReport::NoRepository { repository } => sluice_rollout::waits_for_repository(repository),
                 UnitReport::Rejected { target, by, why } => {
                     format!("{} was rejected by {by}: {why}", target.short())
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::State as With,
-    http::{StatusCode, Uri},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header::LINK},
 };
 use serde_json::{Value, json};
 use sluice_crds::{CommitStatus, Provider};
@@ -35,7 +35,9 @@ fn seen(state: State, revision: &str, account: &str) -> Seen {
 
 fn word_of(statuses: &[Seen], from: Option<&str>) -> Option<Word> {
     match decide(statuses, &subject(), from) {
-        Decision::Word(word, _) => Some(word),
+        Decision::Passed => Some(Word::Passed),
+        Decision::Tried(_) => Some(Word::Tried),
+        Decision::Failed(_) => Some(Word::Failed),
         Decision::Other(_) | Decision::Nothing => None,
     }
 }
@@ -45,13 +47,17 @@ fn the_newest_word_about_the_revision_decides() {
     let passed = seen(State::Success, "4fab17b7", "bot");
     let failed = seen(State::Failure, "4fab17b7", "bot");
     let of_another = seen(State::Success, "9f2c1a77", "bot");
-    let superseded = seen(State::Canceled, "4fab17b7", "bot");
+    let tried = seen(State::Pending, "4fab17b7", "bot");
+    let left = seen(State::Canceled, "4fab17b7", "bot");
     assert_eq!(word_of(&[failed.clone(), passed.clone()], None), Some(Word::Failed));
-    assert_eq!(word_of(&[of_another.clone(), superseded.clone(), passed], None), Some(Word::Passed));
+    assert_eq!(word_of(&[tried.clone(), left.clone(), tried.clone(), passed.clone()], None), Some(Word::Tried));
+    // Another took the place of the second attempt at it: the first has passed.
+    assert_eq!(word_of(&[of_another.clone(), left.clone(), tried.clone(), passed], None), Some(Word::Passed));
+    assert_eq!(word_of(&[left.clone(), tried.clone(), failed.clone()], None), Some(Word::Failed));
     let other = decide(&[of_another], &subject(), None);
     assert!(matches!(&other, Decision::Other(says) if says.starts_with("success: 9f2c1a77: a sentence")), "{other:?}");
     assert_eq!(decide(&[Seen { context: "ci".into(), ..failed }], &subject(), None), Decision::Nothing);
-    assert_eq!(word_of(&[superseded], None), None);
+    assert_eq!(word_of(&[left, tried], None), None);
 }
 
 #[test]
@@ -93,22 +99,35 @@ fn sha(number: u8) -> String {
 #[derive(Default)]
 struct Played {
     lists: BTreeMap<u8, Vec<u8>>,
+    /// Commits that it does not know.
+    unknown: Vec<u8>,
+    /// Commits with a next page of statuses, whichever is asked.
+    endless: Vec<u8>,
     statuses: BTreeMap<u8, Result<Vec<Seen>, u16>>,
 }
 
 impl Played {
-    fn answer(&self, uri: &Uri) -> (StatusCode, Json<Value>) {
+    fn answer(&self, uri: &Uri) -> (StatusCode, HeaderMap, Json<Value>) {
         let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-        let status = |code: u16| (StatusCode::from_u16(code).unwrap(), Json(json!({"message": "no"})));
-        let list = |items: Vec<Value>| (StatusCode::OK, Json(Value::Array(items)));
+        let of = |commit: u8| path.ends_with(&format!("/commits/{}/statuses", sha(commit)));
+        let more = self.endless.iter().any(|commit| of(*commit));
+        let links = more.then(|| (LINK, HeaderValue::from_static("<https://git.example/next>; rel=\"next\"")));
+        let status =
+            |code: u16| (StatusCode::from_u16(code).unwrap(), HeaderMap::new(), Json(json!({"message": "no"})));
+        let list = |items: Vec<Value>| (StatusCode::OK, links.clone().into_iter().collect(), Json(Value::Array(items)));
         if path.ends_with("/commits") {
-            let start = self.lists.iter().find(|(start, _)| query.contains(&format!("sha={}", sha(**start))));
-            let Some((_, commits)) = start else { return status(404) };
-            return list(commits.iter().map(|commit| json!({"sha": sha(*commit)})).collect());
+            let starts_at = |start: &u8| query.contains(&format!("sha={}", sha(*start)));
+            if self.unknown.iter().any(starts_at) {
+                return status(422);
+            }
+            let Some((_, commits)) = self.lists.iter().find(|(start, _)| starts_at(start)) else { return status(404) };
+            let commits = commits.iter().zip((0..60).rev()).map(|(commit, minute)| {
+                let date = format!("2026-11-23T12:{minute:02}:00Z");
+                json!({"sha": sha(*commit), "commit": {"committer": {"date": date}}})
+            });
+            return list(commits.collect());
         }
-        let of =
-            self.statuses.iter().find(|(commit, _)| path.ends_with(&format!("/commits/{}/statuses", sha(**commit))));
-        match of.map(|(_, statuses)| statuses) {
+        match self.statuses.iter().find(|(commit, _)| of(**commit)).map(|(_, statuses)| statuses) {
             None => list(Vec::new()),
             Some(Err(code)) => status(*code),
             Some(Ok(statuses)) => list(statuses.iter().map(written).collect()),
@@ -221,6 +240,67 @@ async fn a_commit_that_is_gone_says_nothing_but_what_cannot_be_read_might() {
         matches!(there, Err(ProviderError::Refused { status: 404, .. })),
         "who sees no commit sees nothing: {there:?}"
     );
+}
+
+#[tokio::test]
+async fn changes_since_this_cluster_saw_it_are_newer_than_that() {
+    let wanted = || Subject { seen: Some(sha(15)), ..wanted(Some("4fab17b7")) };
+    let words = |failed: u8| {
+        let mut played = branches();
+        played.statuses.insert(15, Ok(vec![seen(State::Success, "4fab17b7", "bot")]));
+        played.statuses.insert(failed, Ok(vec![seen(State::Failure, "4fab17b7", "bot")]));
+        played
+    };
+    // It has come back with 13, and this cluster was away when it was gone.
+    let mut played = words(13);
+    played.lists.insert(15, vec![12, 11]);
+    let (there, ..) = look(played, wanted()).await;
+    assert!(matches!(&there, Ok(Elsewhere::Failed(told)) if told.commit == sha(13)), "{there:?}");
+    let mut played = words(12);
+    played.lists.insert(15, vec![12, 11]);
+    let (there, ..) = look(played, wanted()).await;
+    assert!(matches!(there, Ok(Elsewhere::Passed)), "12 is older: {there:?}");
+}
+
+#[tokio::test]
+async fn what_may_be_there_soon_is_asked_for_again_and_what_is_unknown_hides_nothing() {
+    let passed = || Ok(vec![seen(State::Success, "4fab17b7", "bot")]);
+    let mut played = branches();
+    played.lists.insert(20, Vec::new());
+    played.statuses.insert(12, passed());
+    let (there, first, second) = look(played, wanted(Some("4fab17b7"))).await;
+    assert!(matches!(there, Ok(Elsewhere::Passed)), "{there:?}");
+    assert_eq!((first, second), (4, 3), "only the list that had something is kept");
+    let mut played = Played { unknown: vec![20], ..branches() };
+    played.statuses.insert(12, passed());
+    let (there, ..) = look(played, wanted(Some("4fab17b7"))).await;
+    assert!(matches!(there, Ok(Elsewhere::Passed)), "{there:?}");
+    let (there, ..) = look(Played { unknown: vec![20], ..branches() }, wanted(None)).await;
+    assert!(there.as_ref().is_err_and(ProviderError::is_not_found), "who finds no commit sees nothing: {there:?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_changed_several_paths_counts_once() {
+    let mut played = branches();
+    played.lists.insert(30, vec![9, 8, 7, 6, 5]);
+    played.statuses.insert(5, Ok(vec![seen(State::Success, "4fab17b7", "bot")]));
+    let paths = vec!["workers/auth".into(), "dist/auth.wasm".into()];
+    let (there, ..) = look(played, Subject { paths, ..wanted(Some("4fab17b7")) }).await;
+    assert!(matches!(there, Ok(Elsewhere::Passed)), "{there:?}");
+}
+
+#[tokio::test]
+async fn a_word_may_be_among_the_statuses_that_are_not_read() {
+    let mut played = Played { endless: vec![13], ..branches() };
+    played.statuses.insert(13, Ok(vec![seen(State::Success, "9f2c1a77", "bot")]));
+    played.statuses.insert(12, Ok(vec![seen(State::Success, "4fab17b7", "bot")]));
+    let (there, ..) = look(played, wanted(Some("4fab17b7"))).await;
+    assert!(matches!(&there, Err(ProviderError::TooMany { commit, .. }) if *commit == sha(13)), "{there:?}");
+    assert!(there.is_err_and(|error| error.is_of_one_commit()), "others may well be read");
+    let mut played = Played { endless: vec![13], ..branches() };
+    played.statuses.insert(13, Ok(vec![seen(State::Success, "4fab17b7", "bot")]));
+    let (there, ..) = look(played, wanted(Some("4fab17b7"))).await;
+    assert!(matches!(there, Ok(Elsewhere::Passed)), "{there:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use sluice_config::{
 };
 use sluice_crds::{
     Gate, Source as SeenAt,
-    manifests::{BundleManifest, RoutesManifest, WorkerManifest},
+    manifests::{Binding, BundleManifest, RoutesManifest, WorkerManifest},
 };
 use sluice_worker::imports;
 
@@ -202,6 +202,7 @@ fn read_content(document: &Node, kind: UnitKind) -> Result<Read, Fault> {
     Ok(match kind {
         UnitKind::Worker => {
             let mut spec = de::read::<WorkerManifest>(document)?.spec;
+            check_bindings(document, &spec.bindings)?;
             let (gates, wasm) = (std::mem::take(&mut spec.gates), Some(spec.wasm.clone()));
             let together = spec.together.take();
             Read { content: Content::Worker(Worker::from(spec)), gates, together, wasm }
@@ -216,6 +217,20 @@ fn read_content(document: &Node, kind: UnitKind) -> Result<Read, Fault> {
             let (gates, together) = (std::mem::take(&mut spec.gates), spec.together.take());
             Read { content: Content::Config(Bundle::from(spec)), gates, together, wasm: None }
         }
+    })
+}
+
+/// One that gives nothing has no form on the wire that could be checked.
+fn check_bindings(document: &Node, bindings: &[Binding]) -> Result<(), Fault> {
+    let Some(index) = bindings.iter().position(|binding| binding.fetch.is_none() && binding.rate.is_none()) else {
+        return Ok(());
+    };
+    let fault = Fault::new(format!("`{}` gives nothing", clip(&bindings[index].name)), "add fetch or rate");
+    let fault = fault.item(index).under("bindings");
+    let list = document.get("spec").and_then(|(_, spec)| spec.get("bindings")).map(|(_, list)| &list.value);
+    Err(match list {
+        Some(Value::List(items)) => items.get(index).map_or(fault.clone(), |item| fault.at(item.place)),
+        _ => fault,
     })
 }
 
