@@ -28,7 +28,7 @@ impl Codes {
         let (wasm, contract, from_disk) = working(move || {
             // What this refuses costs no process.
             let contract = imports::surface(&wasm)?.check()?;
-            let code = kept.get(&digest, &engine);
+            let code = kept.get(&digest, contract, &engine);
             Ok((wasm, contract, code.map(|code| engine.load(contract, &code)).transpose()?))
         })
         .await?;
