@@ -55,7 +55,7 @@ async fn pass_on(mut body: Body, to: &mpsc::Sender<Option<Result<Frame<Bytes>, B
     // Asked for only where there is room: what nobody reads is not made.
     while let Ok(room) = to.reserve().await {
         let frame = body.frame().await;
-        if !matches!(frame, Some(Ok(_))) {
+        if !matches!(frame, Some(Ok(_))) || body.size_hint().exact() == Some(0) {
             // What it holds of others is let go before anybody hears that it is over.
             drop(body);
             room.send(frame);
@@ -66,7 +66,7 @@ async fn pass_on(mut body: Body, to: &mpsc::Sender<Option<Result<Frame<Bytes>, B
 }
 
 struct Passed {
-    /// The last one says that it is: nothing, or an error.
+    /// The last one says that it is: nothing, an error, or all that was promised.
     frames: mpsc::Receiver<Option<Result<Frame<Bytes>, BodyError>>>,
     hint: SizeHint,
     is_over: bool,
@@ -94,6 +94,7 @@ impl http_body::Body for Passed {
                     hint.set_upper(upper.saturating_sub(read));
                 }
                 self.hint = hint;
+                self.is_over = hint.exact() == Some(0);
             }
             None | Some(Err(_)) => self.is_over = true,
         }
@@ -161,6 +162,7 @@ mod tests {
             called(Box::pin(async { Ok(Response::new(sluice_egress::full("whole"))) })).await.unwrap().into_body();
         assert_eq!(whole.size_hint().exact(), Some(5));
         assert!(whole.frame().await.unwrap().is_ok());
-        assert_eq!(whole.size_hint().exact(), Some(0));
+        assert!(whole.is_end_stream());
+        assert!(whole.frame().await.is_none());
     }
 }

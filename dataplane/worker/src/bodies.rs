@@ -137,6 +137,9 @@ impl http_body::Body for FromGuest {
             Poll::Ready(None) if self.meter.failed() && was_open => {
                 Poll::Ready(Some(Err(BodyError::Worker("it failed before the end".to_owned()))))
             }
+            Poll::Ready(None) if was_open && self.inner.size_hint().lower() > 0 => {
+                Poll::Ready(Some(Err(BodyError::Worker("it is shorter than its content-length".to_owned()))))
+            }
             Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BodyError::Worker(e.to_string())))),
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(None) => Poll::Ready(None),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, header::HOST, uri::PathAndQuery};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sluice_egress::EgressError;
 use tokio::sync::oneshot;
@@ -179,6 +179,11 @@ impl http_body::Body for Written {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let waits = self.meter.body_waits();
         match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(None) if self.inner.size_hint().lower() > 0 => {
+                // What breaks that promise is not always told in time.
+                self.end();
+                Poll::Ready(Some(Err(Error::HttpResponseBodySize(None))))
+            }
             Poll::Ready(frame) => {
                 self.silent = 0;
                 if !matches!(frame, Some(Ok(_))) {

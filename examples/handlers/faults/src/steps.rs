@@ -85,7 +85,6 @@ pub(crate) async fn run(verb: &str, argument: &str, request: Request, headers: H
             monotonic_clock::wait_for(HOUR_NS).await;
             unreachable!("it is ended before")
         }
-        "silent" => std::future::pending().await,
         "error" => Err(ErrorCode::InternalError(None)),
         "exit" => {
             wasip3::cli::exit::exit(Err(()));
