@@ -25,6 +25,7 @@ flock 9
 
 guests_plain=(request-id faults ungranted step-filter step-proxy)
 for filter in security-headers request-id redirects maintenance ab-test jwt links rate-limit faults; do guests_plain+=("filter-$filter"); done
+for handler in request-id hello faults; do guests_plain+=("handler-$handler"); done
 build "${guests_plain[@]/#/-p}"
 for crate in "${guests_plain[@]}"; do install_guest "$crate" "$crate"; done
 for version in v1 v2 v3; do

@@ -30,7 +30,7 @@ impl Codes {
             // What this refuses costs no process.
             let contract = imports::surface(&wasm)?.check()?;
             drop(wasm);
-            let Some(code) = kept.get(&digest, &engine) else { return Ok(None) };
+            let Some(code) = kept.get(&digest, contract, &engine) else { return Ok(None) };
             let compiled = match engine.load(contract, &code) {
                 Ok(compiled) => compiled,
                 Err(error @ CompileError::Local(_)) => return Err(error),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_config::Digest;
-use sluice_worker::{Engine, Key, OwnCode, Seal, SealError, new_key};
+use sluice_worker::{Engine, Key, OwnCode, Seal, SealError, imports::Contract, new_key};
 
 use crate::cache::{Cache, CacheError};
 
@@ -28,8 +28,8 @@ impl Kept {
         Self { cache, making_key: Mutex::new(()) }
     }
 
-    /// What this node compiled of this artifact, for such an engine.
-    pub(crate) fn get(&self, artifact: &Digest, engine: &Engine) -> Option<OwnCode> {
+    /// What this node compiled of this artifact, which has this contract, for such an engine.
+    pub(crate) fn get(&self, artifact: &Digest, contract: Contract, engine: &Engine) -> Option<OwnCode> {
         let sealed = self.cache.compiled(artifact)?;
         let key = match self.cache.seal_key() {
             Ok(key) => key,
@@ -40,7 +40,7 @@ impl Kept {
         };
         let opened = key.map(|key| Seal::new(&key).open(artifact, sealed));
         let why = match opened {
-            Some(Ok(code)) if engine.can_run(&code) => return Some(code),
+            Some(Ok(code)) if engine.can_run(contract, &code) => return Some(code),
             Some(Ok(_)) => "another version or another CPU compiled it".to_owned(),
             Some(Err(error)) => error.to_string(),
             None => "the key of its seal is gone".to_owned(),
@@ -112,10 +112,10 @@ mod tests {
     fn what_was_put_is_got_again_after_a_restart() {
         let disk = Disk::new();
         let (artifact, code) = (Digest::of(EMPTY), code());
-        assert!(disk.kept.get(&artifact, &disk.engine).is_none());
+        assert!(disk.kept.get(&artifact, Contract::Proxy, &disk.engine).is_none());
         disk.kept.put(&artifact, &code).unwrap();
         let later = Kept::new(Arc::clone(&disk.kept.cache));
-        assert!(later.get(&artifact, &disk.engine).unwrap() == code);
+        assert!(later.get(&artifact, Contract::Proxy, &disk.engine).unwrap() == code);
     }
 
     #[test]
@@ -126,11 +126,11 @@ mod tests {
         let (key, aside) = (disk.dir.path().join("seal.key"), disk.dir.path().join("aside"));
         fs::rename(&key, &aside).unwrap();
         fs::create_dir(&key).unwrap();
-        assert!(disk.kept.get(&artifact, &disk.engine).is_none());
+        assert!(disk.kept.get(&artifact, Contract::Proxy, &disk.engine).is_none());
         assert!(disk.kept.put(&artifact, &code).is_err());
         fs::remove_dir(&key).unwrap();
         fs::rename(&aside, &key).unwrap();
-        assert!(disk.kept.get(&artifact, &disk.engine).unwrap() == code);
+        assert!(disk.kept.get(&artifact, Contract::Proxy, &disk.engine).unwrap() == code);
     }
 
     #[test]
@@ -152,11 +152,11 @@ mod tests {
             ("empty", vec![]),
         ] {
             fs::write(disk.file(&artifact), bytes).unwrap();
-            assert!(disk.kept.get(&artifact, &disk.engine).is_none(), "{what}");
+            assert!(disk.kept.get(&artifact, Contract::Proxy, &disk.engine).is_none(), "{what}");
             assert!(!disk.file(&artifact).exists(), "{what}");
         }
         fs::write(disk.file(&artifact), &whole).unwrap();
         fs::remove_file(disk.dir.path().join("seal.key")).unwrap();
-        assert!(disk.kept.get(&artifact, &disk.engine).is_none(), "the key is lost");
+        assert!(disk.kept.get(&artifact, Contract::Proxy, &disk.engine).is_none(), "the key is lost");
     }
 }

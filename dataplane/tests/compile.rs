@@ -44,7 +44,7 @@ fn engine() -> Engine {
 #[tokio::test]
 async fn what_the_child_makes_loads_in_an_engine_with_a_pool() {
     let (compiler, engine) = (compiler(LIMITS), engine());
-    for name in ["security-headers-v1", "filter-redirects", "faults"] {
+    for name in ["security-headers-v1", "filter-redirects", "faults", "handler-hello"] {
         let wasm = guest(name);
         let contract = imports::surface(&wasm).unwrap().check().unwrap();
         let code = compiler.compile(&wasm).await.unwrap();

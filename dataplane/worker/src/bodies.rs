@@ -25,12 +25,23 @@ pub(crate) struct ToGuest {
 impl ToGuest {
     /// A body of the request that the guest serves, or of the response from `next`.
     pub(crate) fn served(inner: Body, meter: Arc<Meter>) -> Self {
-        Self { inner, meter, is_served: true }
+        Self::new(inner, meter, true)
     }
 
     /// A body that the guest fetched.
     pub(crate) fn fetched(inner: Body, meter: Arc<Meter>) -> Self {
-        Self { inner, meter, is_served: false }
+        Self::new(inner, meter, false)
+    }
+
+    fn new(inner: Body, meter: Arc<Meter>, is_served: bool) -> Self {
+        meter.hands.take();
+        Self { inner, meter, is_served }
+    }
+}
+
+impl Drop for ToGuest {
+    fn drop(&mut self) {
+        self.meter.hands.give();
     }
 }
 
@@ -79,6 +90,7 @@ impl FromGuest {
         let is_open = !inner.is_end_stream();
         if is_open {
             meter.request_opened();
+            meter.hands.reads();
         }
         Self { inner, meter, starving: false, is_open }
     }
@@ -89,11 +101,19 @@ impl FromGuest {
             self.meter.starving(starves);
         }
     }
+
+    fn close(&mut self) {
+        if self.is_open {
+            self.is_open = false;
+            self.meter.hands.read();
+        }
+    }
 }
 
 impl Drop for FromGuest {
     fn drop(&mut self) {
         self.starve(false);
+        self.close();
     }
 }
 
@@ -102,17 +122,23 @@ impl http_body::Body for FromGuest {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let waits = self.meter.body_waits();
         let poll = Pin::new(&mut self.inner).poll_frame(cx);
-        self.starve(poll.is_pending());
+        // What the guest only passes on is not what it owes.
+        let owes = self.meter.body_waits() == waits;
+        self.starve(poll.is_pending() && owes);
         let ends = matches!(poll, Poll::Ready(None | Some(Err(_))));
         let was_open = self.is_open;
         if ends && was_open {
-            self.is_open = false;
             self.meter.request_closed();
+            self.close();
         }
         match poll {
             Poll::Ready(None) if self.meter.failed() && was_open => {
                 Poll::Ready(Some(Err(BodyError::Worker("it failed before the end".to_owned()))))
+            }
+            Poll::Ready(None) if was_open && self.inner.size_hint().lower() > 0 => {
+                Poll::Ready(Some(Err(BodyError::Worker("it is shorter than its content-length".to_owned()))))
             }
             Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BodyError::Worker(e.to_string())))),
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),

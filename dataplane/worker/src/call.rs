@@ -1,7 +1,12 @@
 //! One call: an instance, driven inside the caller's task, first to the response's head, then by whoever reads the
 //! response's body.
 
+pub(crate) mod handler;
+mod instance;
+mod proxy;
+
 use std::{
+    convert::Infallible,
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -11,16 +16,10 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use sluice_config::Limits;
 use sluice_egress::{Body, BodyError, EgressError, empty};
-use wasmtime_wasi_http::{
-    WasiBody, WasiHttpView,
-    p2::bindings::{
-        self, ProxyPre,
-        http::types::{ErrorCode, Scheme},
-    },
-};
+use wasmtime_wasi_http::WasiBody;
 
 use crate::{
     Ended, Failure, Identity, Outcome, Proxy,
@@ -29,9 +28,11 @@ use crate::{
     meter::Meter,
     metered::Alarm,
     reuse::{self, Life, Living},
-    state::{Boxed, NoCalls, State},
+    state::{Boxed, Call, State},
     store,
 };
+
+pub(crate) use instance::{Instance, Pre};
 
 /// Resolves with a response from the chain or an upstream.
 pub type NextFuture = Boxed<Result<Response<Body>, EgressError>>;
@@ -47,9 +48,26 @@ pub trait Calls: Send + Sync + 'static {
 }
 
 type Run = Boxed<wasmtime::Result<()>>;
-type Answer = Arc<Mutex<Option<Result<Response<WasiBody>, ErrorCode>>>>;
 
-pub(crate) type Idle = reuse::Idle<State, bindings::Proxy>;
+/// Where the guest puts its response, or the name of the error that it answers with.
+#[derive(Clone, Default)]
+struct Answer(Arc<Mutex<Option<Result<Response<WasiBody>, String>>>>);
+
+impl Answer {
+    fn set(&self, meter: &Meter, answer: Result<Response<WasiBody>, String>) {
+        meter.answered();
+        if answer.as_ref().is_ok_and(|response| !response.status().is_informational()) {
+            meter.answered_well();
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+
+    fn take(&self) -> Option<Result<Response<WasiBody>, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+pub(crate) type Idle = reuse::Idle<State, Instance>;
 
 pub(crate) async fn call(
     proxy: Proxy,
@@ -62,20 +80,24 @@ pub(crate) async fn call(
     let answer = Answer::default();
     let is_head = request.method() == Method::HEAD;
     let at = match proxy.idle.as_ref().and_then(|idle| idle.take(&meter)) {
-        Some(mut living) => {
-            living.store.data_mut().serve(calls.clone());
-            At::Living(Box::new(living))
+        Some(living) => At::Living(Box::new(living)),
+        None => {
+            At::Fresh(Box::new(State::new(&identity, limits.memory_bytes, meter.clone(), proxy.pre.is_concurrent())))
         }
-        None => At::Fresh(Box::new(State::new(&identity, limits.memory_bytes, meter.clone(), calls.clone()))),
     };
-    let guest = Box::pin(guest(proxy, at, meter.clone(), answer.clone(), request));
+    let asks = Call { calls: calls.clone(), authority: request.uri().authority().cloned() };
+    let guest = Box::pin(guest(proxy, at, asks, meter.clone(), answer.clone(), request));
     let mut running = Running { guest: Some(guest), alarm: Alarm::default(), meter, calls: Some(calls), identity };
     let head = poll_fn(|cx| running.poll_head(cx, &answer)).await?;
-    let unread = is_head || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let unread = is_head
+        || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.body().size_hint().exact() == Some(0);
     if unread || (running.guest.is_none() && head.body().is_end_stream()) {
         // Nobody will read a body, so nobody would drive the guest.
-        let (parts, _unread) = head.into_parts();
-        running.finish_alone();
+        let (parts, unread) = head.into_parts();
+        drop(unread);
+        let mut running = Some(running);
+        poll_fn(|cx| Poll::Ready(running.take().map(|running| running.finish_alone(cx)))).await;
         return Ok(Response::from_parts(parts, empty()));
     }
     Ok(head.map(|inner| {
@@ -85,21 +107,22 @@ pub(crate) async fn call(
 }
 
 /// See [`Compiled::warm`](crate::Compiled::warm).
-pub(crate) async fn warm(pre: &ProxyPre<State>, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
-    let state = |meter| State::new(identity, limits.memory_bytes, meter, Arc::new(NoCalls));
+pub(crate) async fn warm(pre: &Pre, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {
+    let state = |meter| State::new(identity, limits.memory_bytes, meter, pre.is_concurrent());
     store::warm(pre.instance_pre(), limits, state).await
 }
 
 /// Where a call runs.
 enum At {
     Fresh(Box<State>),
-    Living(Box<Living<State, bindings::Proxy>>),
+    Living(Box<Living<State, Instance>>),
 }
 
 /// The guest's whole run: a fresh store lives and dies in here, unless it may serve again.
 async fn guest(
     proxy: Proxy,
     at: At,
+    call: Call,
     meter: Arc<Meter>,
     answer: Answer,
     request: Request<Body>,
@@ -108,25 +131,21 @@ async fn guest(
         At::Fresh(state) => (store::limited(proxy.pre.engine(), *state), None, Life::new()),
         At::Living(living) => (living.store, Some(living.instance), living.life),
     };
+    store.data_mut().serve(call);
     let request = request.map(|body| ToGuest::served(body, meter.clone()));
-    let ends = meter.clone();
-    let http = &mut store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, request)?;
-    let out = http.new_response_outparam_from_callback(move |response| {
-        meter.answered();
-        if response.as_ref().is_ok_and(|response| !response.status().is_informational()) {
-            meter.answered_well();
-        }
-        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
-    })?;
     let instance = match instance {
         Some(instance) => instance,
-        None => proxy.pre.instantiate_async(&mut store).await?,
+        None => proxy.pre.instantiate(&mut store).await?,
     };
-    let result = instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
-    // With the store such a body would seem to end well.
-    ends.left(store.data_mut().bodies_left());
-    if let (Ok(()), Some(idle), true) = (&result, &proxy.idle, ends.has_answered_well()) {
+    let result = match &instance {
+        Instance::Proxy(proxy) => proxy::handle(proxy, &mut store, &meter, answer, request).await,
+        // Larger, and in a box of its own for that.
+        Instance::Handler(service) => Box::pin(handler::handle(service, &mut store, &meter, answer, request)).await,
+    };
+    if let (Ok(()), Some(idle)) = (&result, &proxy.idle)
+        && meter.has_answered_well()
+        && instance.is_at_rest(&mut store, &meter)
+    {
         store.data_mut().rest();
         idle.give_back(Living { store, instance, life });
     }
@@ -140,7 +159,7 @@ struct Running {
     alarm: Alarm,
     meter: Arc<Meter>,
     /// Taken when the end has been told.
-    calls: Option<Arc<dyn crate::Calls>>,
+    calls: Option<Arc<dyn Calls>>,
     identity: Arc<Identity>,
 }
 
@@ -180,15 +199,14 @@ impl Running {
     fn poll_head(&mut self, cx: &mut Context<'_>, answer: &Answer) -> Poll<Result<Response<WasiBody>, Failure>> {
         let polled = self.poll_guest(cx);
         let meter = self.meter.clone();
-        let head = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let invalid = |why: String| Failure { outcome: Outcome::Invalid, why, provoked: meter.provoked() };
-        let done = match (polled, head()) {
+        let done = match (polled, answer.take()) {
             (Poll::Ready(Err(failure)), _) => Err(failure),
             (_, Some(Ok(response))) if response.status().is_informational() => {
                 Err(invalid(format!("it answered with {}", response.status())))
             }
             (_, Some(Ok(response))) => Ok(response),
-            (_, Some(Err(code))) => Err(invalid(format!("it answered with the error {code:?}"))),
+            (_, Some(Err(code))) => Err(invalid(format!("it answered with the error {code}"))),
             (Poll::Ready(Ok(())), None) => Err(invalid("it returned without an answer".to_owned())),
             (Poll::Pending, None) => return Poll::Pending,
         };
@@ -218,18 +236,28 @@ impl Running {
         calls.ended(Ended { outcome, own: self.meter.own(), cpu: self.meter.cpu() });
     }
 
-    /// The response is complete but the guest is not: it goes on by itself, its wall time counts.
-    fn finish_alone(mut self) {
-        if self.guest.is_none() {
-            return self.end_well();
+    /// The response is complete, the guest may not be: it goes on by itself, its wall time counts.
+    fn finish_alone(mut self, cx: &mut Context<'_>) {
+        if self.guest.is_some() {
+            self.meter.tail_began();
         }
-        self.meter.tail_began();
-        tokio::spawn(async move {
-            match poll_fn(|cx| self.poll_guest(cx)).await {
-                Ok(()) => self.end_well(),
-                Err(failure) => self.end(failure.outcome, Some(&failure)),
+        // Most have little left to do.
+        match self.poll_guest(cx) {
+            Poll::Ready(result) => self.end_alone(result),
+            Poll::Pending => {
+                tokio::spawn(async move {
+                    let result = poll_fn(|cx| self.poll_guest(cx)).await;
+                    self.end_alone(result);
+                });
             }
-        });
+        }
+    }
+
+    fn end_alone(mut self, result: Result<(), Failure>) {
+        match result {
+            Ok(()) => self.end_well(),
+            Err(failure) => self.end(failure.outcome, Some(&failure)),
+        }
     }
 }
 
@@ -266,6 +294,14 @@ impl Driven {
         }
     }
 
+    /// The body is complete.
+    fn end(&mut self, cx: &mut Context<'_>) {
+        self.inner = nothing();
+        if let Some(running) = self.running.take() {
+            running.finish_alone(cx);
+        }
+    }
+
     /// The body breaks off: the guest dropped it, promised more than it wrote, or went without a word.
     fn break_off(&mut self, why: String) -> BodyError {
         let Some(mut running) = self.running.take() else {
@@ -281,6 +317,10 @@ impl Driven {
     }
 }
 
+fn nothing() -> WasiBody {
+    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
 impl http_body::Body for Driven {
     type Data = Bytes;
     type Error = BodyError;
@@ -290,15 +330,19 @@ impl http_body::Body for Driven {
             return Poll::Ready(Some(Err(error)));
         }
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Ok(frame)) => {
+                // All that was promised: readers look no further.
+                if self.inner.size_hint().exact() == Some(0) {
+                    self.end(cx);
+                }
+                Some(Ok(frame))
+            }
             Some(Err(error)) => Some(Err(self.break_off(format!("its response broke off: {error}")))),
             None if self.running.as_ref().is_some_and(|r| r.meter.was_left_open()) => {
                 Some(Err(self.break_off("it ended without ending its response's body".to_owned())))
             }
             None => {
-                if let Some(running) = self.running.take() {
-                    running.finish_alone();
-                }
+                self.end(cx);
                 None
             }
         })

@@ -6,10 +6,11 @@ use sluice_egress::Body;
 use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
 use crate::{
-    Calls, Failure, Filter, Identity, Phase, call,
+    Calls, Failure, Filter, Identity, Phase,
+    call::{self, Pre},
     engine::{Engines, weight},
     failure::is_local,
     filter,
@@ -46,10 +47,10 @@ pub enum Compiled {
     Filter(Filter),
 }
 
-/// A worker of the contract `wasi:http/proxy@0.2`.
+/// A worker of `wasi:http`: `proxy@0.2`, `service@0.3` or `middleware@0.3`.
 #[derive(Clone)]
 pub struct Proxy {
-    pub(crate) pre: ProxyPre<State>,
+    pub(crate) pre: Pre,
     /// Where instances may serve more than one call.
     pub(crate) idle: Option<Arc<call::Idle>>,
     room: Arc<Semaphore>,
@@ -58,8 +59,10 @@ pub struct Proxy {
 /// What links with the components of each contract, and room for their instances that wait for another call.
 pub(crate) struct Linkers {
     pub(crate) proxy: Linker<State>,
+    pub(crate) handler: Linker<State>,
     pub(crate) filter: Linker<filter::State>,
     pub(crate) proxy_room: Arc<Semaphore>,
+    pub(crate) handler_room: Arc<Semaphore>,
     pub(crate) filter_room: Arc<Semaphore>,
 }
 
@@ -74,8 +77,13 @@ pub(crate) fn link(linkers: &Linkers, contract: Contract, component: &Component)
     Ok(match contract {
         Contract::Proxy => {
             let pre = linkers.proxy.instantiate_pre(component).map_err(link)?;
-            let room = linkers.proxy_room.clone();
-            Compiled::Proxy(Proxy { pre: ProxyPre::new(pre).map_err(link)?, idle: None, room })
+            let pre = Pre::Proxy(ProxyPre::new(pre).map_err(link)?);
+            Compiled::Proxy(Proxy { pre, idle: None, room: linkers.proxy_room.clone() })
+        }
+        Contract::Handler => {
+            let pre = linkers.handler.instantiate_pre(component).map_err(link)?;
+            let pre = Pre::Handler(ServicePre::new(pre).map_err(link)?);
+            Compiled::Proxy(Proxy { pre, idle: None, room: linkers.handler_room.clone() })
         }
         Contract::Filter { on_request, on_response } => {
             let pre = linkers.filter.instantiate_pre(component).map_err(link)?;

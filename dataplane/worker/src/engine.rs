@@ -9,7 +9,7 @@ use wasmtime::{
 };
 
 use crate::{
-    CompileError, Compiled, OwnCode,
+    CompileError, Compiled, OwnCode, call,
     compile::{self, Linkers},
     filter,
     imports::Contract,
@@ -64,10 +64,12 @@ pub struct Engine {
     linkers: Arc<Linkers>,
 }
 
-/// One for each contract, so that workers that wait for slow upstreams never hold the room of filters. They make the same code.
+/// One for each contract, so that workers that wait for slow upstreams never hold the room of filters. Those of proxies and
+/// filters make the same code; that of handlers makes its own.
 #[derive(Clone)]
 pub(crate) struct Engines {
     proxies: wasmtime::Engine,
+    handlers: wasmtime::Engine,
     filters: wasmtime::Engine,
 }
 
@@ -75,6 +77,7 @@ impl Engines {
     pub(crate) fn of(&self, contract: Contract) -> &wasmtime::Engine {
         match contract {
             Contract::Proxy => &self.proxies,
+            Contract::Handler => &self.handlers,
             Contract::Filter { .. } => &self.filters,
         }
     }
@@ -87,18 +90,25 @@ impl Engine {
     /// The pool's address space or the thread cannot be had.
     pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
         let error = |e: wasmtime::Error| EngineError(format!("{e:#}"));
-        let engine = || wasmtime::Engine::new(&settings(config)).map_err(error);
-        let engines = Engines { proxies: engine()?, filters: engine()? };
+        let engine = |concurrency| wasmtime::Engine::new(&settings(config, concurrency)).map_err(error);
+        let engines = Engines {
+            proxies: engine(Concurrency::Off)?,
+            handlers: engine(Concurrency::On)?,
+            filters: engine(Concurrency::Off)?,
+        };
         let mut proxy = Linker::new(&engines.proxies);
         wasmtime_wasi::p2::add_to_linker_async(&mut proxy).map_err(error)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut proxy).map_err(error)?;
+        let mut handler = Linker::new(&engines.handlers);
+        call::handler::add_to_linker(&mut handler).map_err(error)?;
         let mut filter = Linker::new(&engines.filters);
         wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
         filter::add_to_linker(&mut filter).map_err(error)?;
         tick(&engines).map_err(|e| EngineError(e.to_string()))?;
         let room = || Arc::new(Semaphore::new((config.instances_max / IDLE_PART) as usize));
-        let (proxy_room, filter_room) = (room(), room());
-        Ok(Self { engines, linkers: Arc::new(Linkers { proxy, filter, proxy_room, filter_room }) })
+        let (proxy_room, handler_room, filter_room) = (room(), room(), room());
+        let linkers = Linkers { proxy, handler, filter, proxy_room, handler_room, filter_room };
+        Ok(Self { engines, linkers: Arc::new(linkers) })
     }
 
     /// Compiles a component. Blocks for as long as that takes: call it off the serving threads.
@@ -117,26 +127,45 @@ impl Engine {
         compile::link(&self.linkers, contract, &code.component(self.engines.of(contract))?)
     }
 
-    /// Whether this version made the code, with the settings of this engine, for this CPU.
+    /// Whether this version made the code, with this engine's settings for the contract, for this CPU.
     #[must_use]
-    pub fn can_run(&self, code: &OwnCode) -> bool {
-        code.is_for(self.engines.of(Contract::Proxy))
+    pub fn can_run(&self, contract: Contract, code: &OwnCode) -> bool {
+        code.is_for(self.engines.of(contract))
     }
 }
 
-fn settings(config: &EngineConfig) -> Config {
-    let mut settings = code_settings();
+/// Whether the code is for an engine that runs several tasks in one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Concurrency {
+    On,
+    /// Without, a class of attacks and a fifth of a call's cost is gone.
+    Off,
+}
+
+impl Concurrency {
+    /// What a contract needs.
+    pub(crate) fn of(contract: Contract) -> Self {
+        match contract {
+            Contract::Handler => Self::On,
+            Contract::Proxy | Contract::Filter { .. } => Self::Off,
+        }
+    }
+}
+
+fn settings(config: &EngineConfig, concurrency: Concurrency) -> Config {
+    let mut settings = code_settings(concurrency);
     settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
     settings
 }
 
 /// What code depends on. The compiler's process has this and no pool: where instances are put is no part of their code.
-pub(crate) fn code_settings() -> Config {
+pub(crate) fn code_settings(concurrency: Concurrency) -> Config {
+    let is_concurrent = concurrency == Concurrency::On;
     let mut settings = Config::new();
     settings
         .wasm_component_model(true)
-        // Nothing here needs it, and without it a class of attacks and a fifth of a call's cost is gone.
-        .concurrency_support(false)
+        .concurrency_support(is_concurrent)
+        .wasm_component_model_async(is_concurrent)
         .epoch_interruption(true)
         .memory_init_cow(true);
     // Shared memories would grow past the limiter.
@@ -179,7 +208,7 @@ pub(crate) fn weight(component: &Component) -> u32 {
 
 /// One OS thread for all calls: a guest that spins can hold the async runtime's timers, not this.
 fn tick(engines: &Engines) -> std::io::Result<()> {
-    let engines = [engines.proxies.weak(), engines.filters.weak()];
+    let engines = [engines.proxies.weak(), engines.handlers.weak(), engines.filters.weak()];
     thread::Builder::new()
         .name("sluice-ticker".to_owned())
         .spawn(move || {

@@ -4,10 +4,12 @@
 
 use wasmparser::{Encoding, Parser, Payload};
 
+/// Packages, and what of each is granted.
+type Granted = &'static [(&'static str, &'static [&'static str])];
+
 /// What links always and gives nothing away, with the interfaces of each package. Filesystems have
-/// no preopens, sockets refuse, stdout and stderr become log lines, and `outgoing-handler` reaches
-/// `next.sluice` and what bindings grant.
-const GRANTED: [(&str, &[&str]); 7] = [
+/// no preopens, sockets refuse, stdout and stderr become log lines.
+const GRANTED: Granted = &[
     (
         "wasi:cli",
         &[
@@ -31,23 +33,55 @@ const GRANTED: [(&str, &[&str]); 7] = [
         "wasi:sockets",
         &["instance-network", "ip-name-lookup", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
     ),
-    ("wasi:http", &["types", "outgoing-handler"]),
 ];
+/// The same of WASI 0.3.
+const GRANTED_3: Granted = &[
+    (
+        "wasi:cli",
+        &[
+            "types",
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:clocks", &["types", "monotonic-clock", "system-clock"]),
+    ("wasi:filesystem", &["types", "preopens"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:sockets", &["types", "ip-name-lookup"]),
+];
+/// How a worker of each version reaches `next.sluice` and what bindings grant.
+const HTTP: Granted = &[("wasi:http", &["types", "outgoing-handler"])];
+const HTTP_3: Granted = &[("wasi:http", &["types", "client", "handler"])];
 
-/// The version of all of them.
+/// The versions of them.
 const WASI: &str = "0.2.";
+const WASI_3: &str = "0.3.";
 
 /// The package of filters, and what of it filters import.
-const FILTER: &str = "sluice:worker";
-const FILTER_IMPORTS: [&str; 5] = ["types", "notes", "state", "fetch", "rate"];
+const FILTER: Granted = &[("sluice:worker", &["types", "notes", "state", "fetch", "rate"])];
 /// The version of it.
 const FILTER_VERSION: &str = "0.1.";
+
+/// What is called, but for 0.2.
+const HANDLER: (&str, &str) = ("wasi:http", "handler");
+const ON_REQUEST: (&str, &str) = ("sluice:worker", "on-request");
+const ON_RESPONSE: (&str, &str) = ("sluice:worker", "on-response");
 
 /// How a worker is called: read from what it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contract {
     /// `wasi:http/proxy@0.2`.
     Proxy,
+    /// `wasi:http/service@0.3` or `wasi:http/middleware@0.3`.
+    Handler,
     /// `sluice:worker/filter@0.1`.
     Filter {
         /// It is called with requests.
@@ -87,18 +121,19 @@ pub enum Refused {
     /// It cannot be called.
     #[error(
         "exports nothing that a node calls: export sluice:worker/on-request@0.1 or sluice:worker/on-response@0.1 \
-         (a filter), or wasi:http/incoming-handler@0.2 (a wasi:http/proxy component)"
+         (a filter), wasi:http/incoming-handler@0.2 (a wasi:http/proxy component), or wasi:http/handler@0.3 (a \
+         wasi:http/service or wasi:http/middleware component)"
     )]
     NoHandler,
     /// It can be called in two ways.
-    #[error(
-        "exports both sluice:worker/{0}@0.1 and wasi:http/incoming-handler@0.2: a worker is called in one way, leave \
-         one of them out"
-    )]
-    TwoContracts(&'static str),
+    #[error("exports both {0} and {1}: a worker is called in one way, leave one of them out")]
+    TwoContracts(&'static str, &'static str),
     /// A filter of another time.
     #[error("exports {0}: nodes call version 0.1, build it against the package sluice:worker@0.1")]
     FilterVersion(String),
+    /// A handler of another time.
+    #[error("exports {0}: nodes call version 0.3, build it against the released package wasi:http@0.3")]
+    HandlerVersion(String),
 }
 
 /// Reads what a component imports and exports. Does not check that the rest of it is valid.
@@ -173,43 +208,56 @@ impl Surface {
 
     fn contract(&self) -> Result<Contract, Refused> {
         let is_proxy = self.exports.iter().any(|name| parts(name, WASI) == Some(("wasi:http", "incoming-handler")));
-        let mut phases = [("on-request", false), ("on-response", false)];
-        for name in &self.exports {
-            let phase = phases.iter_mut().find(|(phase, _)| is_interface(name, FILTER, phase));
-            let Some((_, exported)) = phase else {
-                continue;
-            };
-            if parts(name, FILTER_VERSION).is_none() {
-                return Err(Refused::FilterVersion(name.chars().take(120).collect()));
+        let is_handler = self.exports(HANDLER, WASI_3).map_err(Refused::HandlerVersion)?;
+        let on_request = self.exports(ON_REQUEST, FILTER_VERSION).map_err(Refused::FilterVersion)?;
+        let on_response = self.exports(ON_RESPONSE, FILTER_VERSION).map_err(Refused::FilterVersion)?;
+        let filter = if on_request { "sluice:worker/on-request@0.1" } else { "sluice:worker/on-response@0.1" };
+        let ways = [
+            (on_request || on_response, filter, Contract::Filter { on_request, on_response }),
+            (is_handler, "wasi:http/handler@0.3", Contract::Handler),
+            (is_proxy, "wasi:http/incoming-handler@0.2", Contract::Proxy),
+        ];
+        let mut ways = ways.into_iter().filter(|(exported, ..)| *exported);
+        match (ways.next(), ways.next()) {
+            (Some((_, one, _)), Some((_, other, _))) => Err(Refused::TwoContracts(one, other)),
+            (Some((_, _, contract)), None) => Ok(contract),
+            (None, _) => Err(Refused::NoHandler),
+        }
+    }
+
+    /// Whether an interface is exported in this version. As an error, the name of one in another version.
+    fn exports(&self, (package, interface): (&str, &str), version: &str) -> Result<bool, String> {
+        let mut exported = false;
+        for name in self.exports.iter().filter(|name| is_interface(name, package, interface)) {
+            if parts(name, version).is_none() {
+                return Err(name.chars().take(120).collect());
             }
-            *exported = true;
+            exported = true;
         }
-        let [(_, on_request), (_, on_response)] = phases;
-        match phases.into_iter().find(|(_, exported)| *exported) {
-            Some((phase, _)) if is_proxy => Err(Refused::TwoContracts(phase)),
-            Some(_) => Ok(Contract::Filter { on_request, on_response }),
-            None if is_proxy => Ok(Contract::Proxy),
-            None => Err(Refused::NoHandler),
-        }
+        Ok(exported)
     }
 }
 
 fn is_granted(name: &str, contract: Contract) -> bool {
-    let is_filter = contract != Contract::Proxy;
-    if is_filter && parts(name, FILTER_VERSION).is_some_and(|(p, i)| p == FILTER && FILTER_IMPORTS.contains(&i)) {
-        return true;
-    }
-    parts(name, WASI).is_some_and(|(package, interface)| {
+    let any = |version, granted: &[Granted]| {
+        parts(name, version).is_some_and(|(package, interface)| {
+            let mut granted = granted.iter().copied().flatten();
+            granted.any(|(granted, interfaces)| *granted == package && interfaces.contains(&interface))
+        })
+    };
+    match contract {
+        Contract::Proxy => any(WASI, &[GRANTED, HTTP]),
+        // What toolchains for 0.3 are built on still imports 0.2, but for `wasi:http`.
+        Contract::Handler => any(WASI, &[GRANTED]) || any(WASI_3, &[GRANTED_3, HTTP_3]),
         // A filter has requests of its own by `fetch`, and `next` by returning.
-        let http_too = !is_filter || package != "wasi:http";
-        http_too && GRANTED.iter().any(|(granted, interfaces)| *granted == package && interfaces.contains(&interface))
-    })
+        Contract::Filter { .. } => any(WASI, &[GRANTED]) || any(FILTER_VERSION, &[FILTER]),
+    }
 }
 
-/// Package and interface of a name of this version.
+/// Package and interface of a name of this version. What came before its release is another one.
 fn parts<'a>(name: &'a str, version: &str) -> Option<(&'a str, &'a str)> {
     let (path, has) = name.split_once('@')?;
-    has.starts_with(version).then(|| path.split_once('/'))?
+    (has.starts_with(version) && !has.contains('-')).then(|| path.split_once('/'))?
 }
 
 /// Whether a name is this interface's, in any version or none.
@@ -259,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_component_without_a_handler_is_told_what_to_build() {
-        for exports in [&[][..], &["wasi:cli/run@0.2.0"], &["wasi:http/handler@0.3.0"]] {
+        for exports in [&[][..], &["wasi:cli/run@0.2.0"], &["wasi:http/client@0.3.0"]] {
             assert_eq!(of(&[], exports).check(), Err(Refused::NoHandler), "{exports:?}");
         }
     }
@@ -290,12 +338,48 @@ mod tests {
     #[test]
     fn two_contracts_and_versions_that_no_node_calls_are_refused() {
         let both = of(&[], &["wasi:http/incoming-handler@0.2.4", "sluice:worker/on-response@0.1.0"]);
-        assert_eq!(both.check(), Err(Refused::TwoContracts("on-response")));
+        assert_eq!(
+            both.check().unwrap_err().to_string(),
+            "exports both sluice:worker/on-response@0.1 and wasi:http/incoming-handler@0.2: a worker is called in one \
+             way, leave one of them out"
+        );
+        let both = of(&[], &["wasi:http/incoming-handler@0.2.4", "wasi:http/handler@0.3.0"]);
+        assert_eq!(both.check(), Err(Refused::TwoContracts("wasi:http/handler@0.3", "wasi:http/incoming-handler@0.2")));
         for name in ["sluice:worker/on-request@0.2.0", "sluice:worker/on-response@1.0.0", "sluice:worker/on-request"] {
             let refused = of(&[], &[name]).check().unwrap_err();
             assert_eq!(refused, Refused::FilterVersion(name.to_owned()));
             assert!(refused.to_string().contains("sluice:worker@0.1"), "{refused}");
         }
+        for name in ["wasi:http/handler@0.3.0-rc-2025-09-16", "wasi:http/handler@0.4.0", "wasi:http/handler"] {
+            let refused = of(&[], &[name]).check().unwrap_err();
+            assert_eq!(refused, Refused::HandlerVersion(name.to_owned()));
+            assert!(refused.to_string().contains("wasi:http@0.3"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_handler_is_known_by_its_export_and_imports_both_versions_of_wasi() {
+        let imports = [
+            "wasi:http/types@0.3.0",
+            "wasi:http/client@0.3.2",
+            "wasi:http/handler@0.3.0",
+            "wasi:cli/stdout@0.3.0",
+            "wasi:clocks/monotonic-clock@0.3.1",
+            "wasi:io/streams@0.2.6",
+            "wasi:cli/environment@0.2.6",
+        ];
+        assert_eq!(of(&imports, &["wasi:http/handler@0.3.0"]).check(), Ok(Contract::Handler));
+        let refused = of(
+            &["wasi:http/types@0.3.0-rc-2025-09-16", "wasi:http/outgoing-handler@0.2.6", "wasi:keyvalue/store@0.3.0"],
+            &["wasi:http/handler@0.3.0"],
+        );
+        assert_eq!(
+            refused.check().unwrap_err().to_string(),
+            "imports what nothing grants: wasi:http/types@0.3.0-rc-2025-09-16, wasi:http/outgoing-handler@0.2.6, \
+             wasi:keyvalue/store@0.3.0"
+        );
+        let proxy = of(&["wasi:http/client@0.3.0"], &["wasi:http/incoming-handler@0.2.4"]);
+        assert!(matches!(proxy.check(), Err(Refused::NotGranted(_))));
     }
 
     #[test]

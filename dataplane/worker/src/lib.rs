@@ -1,8 +1,7 @@
 //! Runs workers: engine, pool, limits, host capabilities.
 //!
 //! [`compiler::Compiler`] turns bytes into [`OwnCode`] in a process of its own, or says plainly why not, and
-//! [`Engine::load`] that into a [`Compiled`] worker. [`Proxy::call`] runs one of the contract `wasi:http/proxy` for one
-//! request, [`Filter::on_request`] and [`Filter::on_response`] one of `sluice:worker/filter`; each call under its
+//! [`Engine::load`] that into a [`Compiled`] worker. [`Proxy::call`] runs one of `wasi:http`, 0.2 or 0.3, for one request, [`Filter::on_request`] and [`Filter::on_response`] one of `sluice:worker/filter`; each call under its
 //! [`Limits`], in a fresh instance, or, where the worker asks for it, in one that has served before
 //! ([`Compiled::serving`]). What it ended in is an [`Outcome`].
 //!
@@ -13,6 +12,8 @@
 
 pub mod imports;
 
+#[cfg(feature = "runtime")]
+mod apart;
 #[cfg(feature = "runtime")]
 mod bodies;
 #[cfg(feature = "runtime")]
@@ -29,6 +30,8 @@ mod engine;
 mod failure;
 #[cfg(feature = "runtime")]
 mod filter;
+#[cfg(feature = "runtime")]
+mod hands;
 #[cfg(feature = "runtime")]
 mod limiter;
 #[cfg(feature = "runtime")]
@@ -69,7 +72,8 @@ pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 pub use own_code::{Key, OwnCode, Seal, SealError, Sealed, new_key, precompile};
 
 /// Contracts that this crate runs, as nodes report them.
-pub const CONTRACTS: [&str; 2] = ["wasi:http/proxy@0.2", "sluice:worker/filter@0.1"];
+pub const CONTRACTS: [&str; 4] =
+    ["wasi:http/proxy@0.2", "wasi:http/service@0.3", "wasi:http/middleware@0.3", "sluice:worker/filter@0.1"];
 
 /// The authority that stands for the rest of the chain.
 pub const NEXT_AUTHORITY: &str = "next.sluice";

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sluice_config::Limits;
 use sluice_egress::BodyError;
 
-use crate::Outcome;
+use crate::{Outcome, hands::Hands};
 
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
 const SLICE_MIN_NS: u64 = 500_000;
@@ -57,8 +57,12 @@ pub(crate) struct Meter {
     requests_open: AtomicUsize,
     /// The guest is gone, and its response's body has no end.
     left_open: AtomicBool,
+    /// It went in the middle: nothing of it that is still read has an end.
+    cut_off: AtomicBool,
     /// Since it was resumed, the guest has waited for a body, or yielded.
     body_waited: AtomicBool,
+    /// How often anybody has waited for a body that the guest was given.
+    body_waits: AtomicU64,
     yielded: AtomicBool,
     /// The response's head is set: wall time no longer counts.
     answered: AtomicBool,
@@ -69,6 +73,7 @@ pub(crate) struct Meter {
     verdict: AtomicU8,
     /// The first error of a body that the guest was given.
     provoked: Mutex<Option<BodyError>>,
+    pub(crate) hands: Hands,
 }
 
 /// Which limit ended a call.
@@ -114,7 +119,9 @@ impl Meter {
             starving: AtomicUsize::new(0),
             requests_open: AtomicUsize::new(0),
             left_open: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             body_waited: AtomicBool::new(false),
+            body_waits: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             answered_well: AtomicBool::new(false),
@@ -123,6 +130,7 @@ impl Meter {
             failed: AtomicBool::new(false),
             verdict: AtomicU8::new(0),
             provoked: Mutex::default(),
+            hands: Hands::default(),
         }
     }
 
@@ -234,6 +242,12 @@ impl Meter {
 
     pub(crate) fn body_waited(&self) {
         self.body_waited.store(true, Relaxed);
+        self.body_waits.fetch_add(1, Relaxed);
+    }
+
+    /// Has another value once somebody has waited for a body that the guest was given.
+    pub(crate) fn body_waits(&self) -> u64 {
+        self.body_waits.load(Relaxed)
     }
 
     pub(crate) fn starving(&self, starves: bool) {
@@ -257,6 +271,14 @@ impl Meter {
     /// may be among them: not every language lets go of what nobody read.
     pub(crate) fn left(&self, bodies: usize) {
         self.left_open.store(bodies > self.requests_open.load(Relaxed), Relaxed);
+    }
+
+    /// The guest exited or failed, whatever it was writing.
+    pub(crate) fn cut_off(&self) {
+        if self.hands.are_read() {
+            self.left_open.store(true, Relaxed);
+            self.cut_off.store(true, Relaxed);
+        }
     }
 
     pub(crate) fn was_left_open(&self) -> bool {
@@ -305,8 +327,9 @@ impl Meter {
         self.failed.store(true, Relaxed);
     }
 
+    /// Whether what the guest writes breaks off.
     pub(crate) fn failed(&self) -> bool {
-        self.failed.load(Relaxed)
+        self.failed.load(Relaxed) || self.cut_off.load(Relaxed)
     }
 
     // === clocks ===

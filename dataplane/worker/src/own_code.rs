@@ -9,7 +9,12 @@ use aws_lc_rs::{error::Unspecified, hmac, rand};
 use sluice_config::Digest;
 use wasmtime::component::Component;
 
-use crate::{CompileError, compile::error, engine::code_settings, imports};
+use crate::{
+    CompileError,
+    compile::error,
+    engine::{Concurrency, code_settings},
+    imports::{self, Contract},
+};
 
 /// Compiled code of our own, for one kind of engine. It may be large: it stays in the bytes that it came in.
 pub struct OwnCode {
@@ -25,19 +30,19 @@ pub struct OwnCode {
 /// # Errors
 /// See [`CompileError`]; each says what to do.
 pub fn precompile(wasm: &[u8]) -> Result<OwnCode, CompileError> {
-    precompile_with(&compiler().map_err(CompileError::Local)?, wasm)
+    let contract = imports::surface(wasm)?.check()?;
+    precompile_with(&compiler(contract).map_err(CompileError::Local)?, wasm)
 }
 
-/// An engine that compiles and runs nothing. It has one thread: what a component takes is then the same on every node,
+/// An engine that compiles components of a contract and runs nothing. It has one thread: what a component takes is then the same on every node,
 /// however many CPUs that has.
-pub(crate) fn compiler() -> Result<wasmtime::Engine, String> {
-    let mut settings = code_settings();
+pub(crate) fn compiler(contract: Contract) -> Result<wasmtime::Engine, String> {
+    let mut settings = code_settings(Concurrency::of(contract));
     settings.parallel_compilation(false);
     wasmtime::Engine::new(&settings).map_err(|e| format!("no compiler: {e:#}"))
 }
 
 pub(crate) fn precompile_with(compiler: &wasmtime::Engine, wasm: &[u8]) -> Result<OwnCode, CompileError> {
-    imports::surface(wasm)?.check()?;
     let code = compiler.precompile_component(wasm).map_err(|e| error(&e, CompileError::Compile))?;
     Ok(OwnCode { engine: identity(compiler), bytes: code, from: 0 })
 }
@@ -214,7 +219,7 @@ impl Sealed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Engine, EngineConfig, imports::Contract};
+    use crate::{Engine, EngineConfig};
 
     fn some_code() -> OwnCode {
         OwnCode { engine: Digest::of(b"engine"), bytes: b"code".to_vec(), from: 0 }
@@ -244,19 +249,26 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_without_a_pool_makes_code_for_an_engine_with_one() {
-        let compiler = compiler().unwrap();
-        let code = OwnCode { engine: identity(&compiler), bytes: vec![], from: 0 };
+    fn a_compiler_without_a_pool_makes_code_for_the_engine_of_its_contract() {
         let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
-        assert!(engine.can_run(&code));
-        let other = wasmtime::Engine::new(code_settings().epoch_interruption(false)).unwrap();
-        assert!(!code.is_for(&other), "code without epochs could not be stopped");
+        let made = |contract| OwnCode { engine: identity(&compiler(contract).unwrap()), bytes: vec![], from: 0 };
+        let filter = Contract::Filter { on_request: true, on_response: false };
+        for (of, alike) in [(Contract::Proxy, true), (filter, true), (Contract::Handler, false)] {
+            let code = made(of);
+            assert!(engine.can_run(of, &code), "{of:?}");
+            assert_eq!(engine.can_run(Contract::Proxy, &code), alike, "{of:?}");
+            assert_eq!(engine.can_run(Contract::Handler, &code), !alike, "{of:?}");
+        }
+        let other = wasmtime::Engine::new(code_settings(Concurrency::Off).epoch_interruption(false)).unwrap();
+        assert!(!made(Contract::Proxy).is_for(&other), "code without epochs could not be stopped");
     }
 
     #[test]
     fn code_for_another_engine_is_not_run() {
         let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
-        assert!(!engine.can_run(&some_code()));
-        assert!(matches!(engine.load(Contract::Proxy, &some_code()).err(), Some(CompileError::Local(_))));
+        for contract in [Contract::Proxy, Contract::Handler] {
+            assert!(!engine.can_run(contract, &some_code()));
+            assert!(matches!(engine.load(contract, &some_code()).err(), Some(CompileError::Local(_))));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, uri::Authority};
 use http_body_util::BodyExt;
 use sluice_egress::{Body, EgressError};
 use wasmtime::component::ResourceTable;
@@ -21,10 +21,11 @@ use wasmtime_wasi_http::{
             HostOutgoingResponse, HostResponseOutparam,
         },
     },
+    p3,
 };
 
 use crate::{
-    Calls, Ended, Identity, NEXT_AUTHORITY, NextFuture,
+    Calls, Identity, NEXT_AUTHORITY, NextFuture, apart,
     bodies::{FromGuest, ToGuest},
     limiter::Limiter,
     logs::{Log, Logged},
@@ -49,12 +50,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(
-        identity: &Arc<Identity>,
-        memory_bytes_max: u64,
-        meter: Arc<Meter>,
-        calls: Arc<dyn Calls>,
-    ) -> Self {
+    /// `is_concurrent`: for instances that run several tasks.
+    pub(crate) fn new(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>, is_concurrent: bool) -> Self {
         let (wasi, table, logged) = wasi(identity);
         Self {
             table,
@@ -62,7 +59,7 @@ impl State {
             wasi,
             http: WasiHttpCtx::new(),
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
-            hooks: Hooks { meter, calls },
+            hooks: Hooks { meter, call: None, is_concurrent },
         }
     }
 }
@@ -103,14 +100,26 @@ impl Held for State {
 }
 
 impl State {
-    /// Another call's side of the chain.
-    pub(crate) fn serve(&mut self, calls: Arc<dyn Calls>) {
-        self.hooks.calls = calls;
+    /// A call begins: the chain's side of it.
+    pub(crate) fn serve(&mut self, call: Call) {
+        self.hooks.call = Some(call);
     }
 
     /// The call is over: the chain's side of it is let go.
     pub(crate) fn rest(&mut self) {
-        self.hooks.calls = Arc::new(NoCalls);
+        self.hooks.call = None;
+    }
+
+    /// Asks the rest of the chain.
+    pub(crate) fn next(&mut self, request: Request<WasiBody>) -> impl Future<Output = Got> + Send + use<> {
+        self.hooks.next(request)
+    }
+
+    /// The host that a guest gave a request by its authority: who only passes on the one that came says it by `Host`.
+    pub(crate) fn rewritten_host(&self, authority: Option<&Authority>) -> Option<HeaderValue> {
+        let served = self.hooks.call.as_ref().and_then(|call| call.authority.as_ref());
+        let rewritten = authority.filter(|authority| served != Some(authority))?;
+        HeaderValue::from_str(rewritten.as_str()).ok()
     }
 
     /// Bodies that the guest has begun and neither finished nor dropped.
@@ -130,6 +139,8 @@ impl State {
                 || entry.is::<HostOutgoingResponse>()
                 || entry.is::<HostOutgoingBody>()
                 || entry.is::<HostResponseOutparam>()
+                || entry.is::<p3::Request>()
+                || entry.is::<p3::Response>()
         })
     }
 }
@@ -146,24 +157,18 @@ impl WasiHttpView for State {
     }
 }
 
-struct Hooks {
-    meter: Arc<Meter>,
-    calls: Arc<dyn Calls>,
+/// What a call is about.
+pub(crate) struct Call {
+    pub(crate) calls: Arc<dyn Calls>,
+    /// Of the request that is served.
+    pub(crate) authority: Option<Authority>,
 }
 
-/// Nothing is asked of it: no request runs.
-pub(crate) struct NoCalls;
-
-impl Calls for NoCalls {
-    fn next(&self, _: Request<Body>) -> NextFuture {
-        Box::pin(async { Err(EgressError::Budget) })
-    }
-
-    fn fetch(&self, _: Request<Body>) -> NextFuture {
-        Box::pin(async { Err(EgressError::Budget) })
-    }
-
-    fn ended(&self, _: Ended) {}
+struct Hooks {
+    meter: Arc<Meter>,
+    /// Nothing between two calls.
+    call: Option<Call>,
+    is_concurrent: bool,
 }
 
 type Done = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -199,32 +204,57 @@ impl WasiHttpHooks for Hooks {
         BODY_CHUNK_BYTES_MAX
     }
 
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES_MAX
+    }
+
     fn send_request(&mut self, request: Request<WasiBody>, _options: Option<RequestOptions>, _done: Done) -> Sent {
-        let request = request.map(|body| FromGuest::request(body, self.meter.clone()).boxed_unsync());
         let is_next = request.uri().host().is_some_and(|host| host.eq_ignore_ascii_case(NEXT_AUTHORITY));
-        let meter = self.meter.clone();
-        if is_next {
-            let open = NextOpen::new(meter.clone());
-            let response = self.calls.next(request);
-            Box::new(async move {
-                let response = response.await;
-                drop(open);
-                received(response, |body| ToGuest::served(body, meter))
-            })
-        } else {
-            let response = self.calls.fetch(request);
-            Box::new(async move { received(response.await, |body| ToGuest::fetched(body, meter)) })
-        }
+        if is_next { Box::new(sent(self.next(request))) } else { Box::new(sent(self.fetch(request))) }
     }
 }
 
-fn received(
-    response: Result<Response<Body>, EgressError>,
-    to_guest: impl FnOnce(Body) -> ToGuest,
-) -> Result<(Response<WasiBody>, Done), Error> {
-    let response = response.map_err(|e| error_code(&e))?;
-    let response = response.map(|body| to_guest(body).boxed_unsync());
+/// What comes back to a guest.
+type Got = Result<Response<WasiBody>, EgressError>;
+
+async fn sent(got: impl Future<Output = Got>) -> Result<(Response<WasiBody>, Done), Error> {
+    let response = got.await.map_err(|e| error_code(&e))?;
     Ok((response, Box::new(async { Ok(()) })))
+}
+
+impl Hooks {
+    fn next(&mut self, request: Request<WasiBody>) -> impl Future<Output = Got> + Send + use<> {
+        let open = NextOpen::new(self.meter.clone());
+        let request = self.sent(request);
+        let response = self.call.as_ref().map_or_else(nowhere, |call| call.calls.next(request));
+        // Whoever drives that response's body must not be an event loop.
+        let response = if self.is_concurrent { apart::called(response) } else { response };
+        async move {
+            let response = response.await?;
+            let meter = open.0.0.clone();
+            Ok(response.map(|body| ToGuest::served(body, meter).boxed_unsync()))
+        }
+    }
+
+    fn fetch(&mut self, request: Request<WasiBody>) -> impl Future<Output = Got> + Send + use<> {
+        let asked = Asked::new(self.meter.clone());
+        let request = self.sent(request);
+        let response = self.call.as_ref().map_or_else(nowhere, |call| call.calls.fetch(request));
+        async move {
+            let response = response.await?;
+            let meter = asked.0.clone();
+            Ok(response.map(|body| ToGuest::fetched(body, meter).boxed_unsync()))
+        }
+    }
+
+    fn sent(&self, request: Request<WasiBody>) -> Request<Body> {
+        request.map(|body| FromGuest::request(body, self.meter.clone()).boxed_unsync())
+    }
+}
+
+/// No call runs.
+fn nowhere() -> NextFuture {
+    Box::pin(async { Err(EgressError::Budget) })
 }
 
 /// What a guest is told. No more than it needs: errors name no addresses.
@@ -242,19 +272,35 @@ fn error_code(error: &EgressError) -> Error {
     }
 }
 
-/// A `next` call whose response is not there yet, also when it is given up.
-struct NextOpen(Arc<Meter>);
+/// A request whose response is not there yet, also when it is given up.
+struct Asked(Arc<Meter>);
+
+impl Asked {
+    fn new(meter: Arc<Meter>) -> Self {
+        meter.hands.take();
+        Self(meter)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.hands.give();
+    }
+}
+
+/// The same to `next`.
+struct NextOpen(Asked);
 
 impl NextOpen {
     fn new(meter: Arc<Meter>) -> Self {
         meter.next_began();
-        Self(meter)
+        Self(Asked::new(meter))
     }
 }
 
 impl Drop for NextOpen {
     fn drop(&mut self) {
-        self.0.next_ended();
+        self.0.0.next_ended();
     }
 }
 

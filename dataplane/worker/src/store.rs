@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluice_config::Limits;
-use wasmtime::{Store, UpdateDeadline, component::InstancePre};
+use wasmtime::{AsContextMut, Store, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 
 use crate::{
@@ -11,10 +11,13 @@ use crate::{
     limiter::Limiter,
     meter::{Meter, Tick},
     metered::metered,
+    state::RESOURCES_MAX,
 };
 
 /// Bytes that a guest may hand to the host in one call of a host function.
 const HOSTCALL_BYTES_MAX: usize = 4 << 20;
+/// Tasks, streams and futures, and what belongs to each, that a guest may hold at once: each costs memory of the host.
+pub(crate) const TASKS_MAX: usize = 4 * RESOURCES_MAX;
 /// What a component may use at its dry start: CPU, so that a starved node is not taken for a slow component, and an
 /// end to waiting for nothing. A call is bounded by its own limits.
 const WARM_CPU_MS: u64 = 10_000;
@@ -36,11 +39,18 @@ pub(crate) fn limited<T: Held>(engine: &wasmtime::Engine, held: T) -> Store<T> {
     store.limiter(|held| held.limiter());
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().meter().tick() {
-        Tick::Continue => Ok(UpdateDeadline::Continue(1)),
-        // Tokio's own yield lets sockets and timers have their turn.
-        Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
-        Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
+    let is_concurrent = engine.get_concurrency_support();
+    store.epoch_deadline_callback(move |mut store| {
+        if is_concurrent && store.as_context_mut().concurrent_state_table_size() > TASKS_MAX {
+            store.data().meter().memory_denied();
+            return Err(wasmtime::Error::msg("too many tasks, streams and futures at once"));
+        }
+        match store.data().meter().tick() {
+            Tick::Continue => Ok(UpdateDeadline::Continue(1)),
+            // Tokio's own yield lets sockets and timers have their turn.
+            Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
+        }
     });
     store
 }

@@ -234,6 +234,11 @@ impl Step {
         Self::new(name).code(Code::Ready(guest("filter-faults")))
     }
 
+    /// The same in `wasi:http` 0.3.
+    pub(crate) fn handler(name: &'static str) -> Self {
+        Self::new(name).code(Code::Ready(guest("handler-faults")))
+    }
+
     pub(crate) fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.on_failure = on_failure;
         self

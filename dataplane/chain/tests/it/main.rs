@@ -8,6 +8,7 @@ mod egress;
 mod examples;
 mod failure;
 mod filters;
+mod handlers;
 mod harness;
 mod limits;
 mod order;

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 
 use crate::{
-    CompileError,
+    CompileError, imports,
     own_code::{compiler, precompile_with},
 };
 
@@ -78,9 +78,11 @@ impl From<io::Error> for Ended {
 
 fn work(bounds: Bounds) -> Result<(), Ended> {
     limit(bounds)?;
-    let compiler = compiler().map_err(Ended::Machine)?;
     let mut wasm = Vec::new();
     io::stdin().lock().read_to_end(&mut wasm)?;
+    let contract = imports::surface(&wasm).and_then(|surface| surface.check());
+    let contract = contract.map_err(|refused| Ended::Compiler(refused.into()))?;
+    let compiler = compiler(contract).map_err(Ended::Machine)?;
     let code = precompile_with(&compiler, &wasm).map_err(Ended::Compiler)?;
     let mut output = io::stdout().lock();
     for part in code.parts() {

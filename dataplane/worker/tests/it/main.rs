@@ -4,6 +4,7 @@
 mod any_words;
 mod call;
 mod filter;
+mod handler;
 mod refuse;
 mod reuse;
 
