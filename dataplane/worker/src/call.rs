@@ -49,16 +49,19 @@ pub trait Calls: Send + Sync + 'static {
 
 type Run = Boxed<wasmtime::Result<()>>;
 
-/// Where the guest puts its response, or the name of the error that it answers with.
+/// A response, or the name of the error that the guest answers with.
+type Answered = Result<Response<WasiBody>, String>;
+
+/// Where the guest puts it.
 #[derive(Clone, Default)]
-struct Answer(Arc<Mutex<Option<Result<Response<WasiBody>, String>>>>);
+struct Answer(Arc<Mutex<Option<Answered>>>);
 
 impl Answer {
-    fn set(&self, answer: Result<Response<WasiBody>, String>) {
+    fn set(&self, answer: Answered) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
-    fn take(&self) -> Option<Result<Response<WasiBody>, String>> {
+    fn take(&self) -> Option<Answered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
