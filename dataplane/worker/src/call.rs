@@ -49,12 +49,15 @@ pub trait Calls: Send + Sync + 'static {
 
 type Run = Boxed<wasmtime::Result<()>>;
 
-/// Where the guest puts its response, or the name of the error that it answers with.
+/// A response, or the name of the error that the guest answers with.
+type Answered = Result<Response<WasiBody>, String>;
+
+/// Where the guest puts it.
 #[derive(Clone, Default)]
-struct Answer(Arc<Mutex<Option<Result<Response<WasiBody>, String>>>>);
+struct Answer(Arc<Mutex<Option<Answered>>>);
 
 impl Answer {
-    fn set(&self, meter: &Meter, answer: Result<Response<WasiBody>, String>) {
+    fn set(&self, meter: &Meter, answer: Answered) {
         meter.answered();
         if answer.as_ref().is_ok_and(|response| !response.status().is_informational()) {
             meter.answered_well();
@@ -62,7 +65,7 @@ impl Answer {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
-    fn take(&self) -> Option<Result<Response<WasiBody>, String>> {
+    fn take(&self) -> Option<Answered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

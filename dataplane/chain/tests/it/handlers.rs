@@ -24,7 +24,7 @@ async fn workers_of_all_contracts_make_one_chain() {
     let bytes: Vec<u8> = (0..1 << 20_u32).map(|n| (n % 251) as u8).collect();
     let answer = node.post("tag:a,tag:b,tag:c,tag:d,tag:e,tag:f,tag:g", bytes.clone()).await;
     assert_eq!(answer.header("x-got"), "a,b,c,d,e,f,g", "{:?}", answer.headers);
-    assert_eq!(answer.header("x-back"), "g,e,d,c,b");
+    assert_eq!(answer.header("x-back"), "g,f,e,d,c,b,a");
     assert!(answer.body.unwrap() == bytes);
     for worker in ["b", "c", "d", "e", "g"] {
         assert_eq!(node.counted.phases(worker), [(Phase::Handle, Outcome::Next)], "{worker}");
@@ -69,7 +69,7 @@ async fn what_fails_goes_by_the_workers_policy() {
         [(OnFailure::Closed, 503, ""), (OnFailure::Open, 200, "main"), (OnFailure::Fallback, 200, "fallback")]
     {
         for step in ["trap", "error", "exit-ok", "answer:103"] {
-            let node = Node::start(vec![Step::handler("a").on_failure(on_failure), Step::handler("b")]).await;
+            let node = Node::start(vec![Step::handler("a").on_failure(on_failure)]).await;
             let answer = node.post(step, "body").await;
             assert_eq!((answer.status.as_u16(), answer.header("x-upstream").as_str()), (status, upstream), "{step}");
             if status == 200 {
@@ -120,9 +120,9 @@ async fn limits_hold_and_neighbours_get_through() {
 #[tokio::test]
 async fn neither_time_of_an_inner_worker_is_an_outer_ones() {
     let outer = Limits { cpu_ms: 100, wall_ms: 40, ..LIMITS };
-    for (step, outcome) in [("sleep", Outcome::Wall), ("spin", Outcome::Cpu)] {
-        let inner = Limits { cpu_ms: 200, wall_ms: 200, ..LIMITS };
-        let steps = vec![Step::handler("a").limits(outer), Step::handler("b").at("route", 0).limits(inner)];
+    for (step, outcome, wall_ms) in [("sleep", Outcome::Wall, 200), ("spin", Outcome::Cpu, LIMITS.wall_ms)] {
+        let inner = Limits { cpu_ms: 200, wall_ms, ..LIMITS };
+        let steps = vec![Step::handler("a").limits(outer.clone()), Step::handler("b").at("route", 0).limits(inner)];
         let node = Node::start(steps).await;
         assert_eq!(node.get(&format!("tag:o,{step}")).await.status, 503, "{step}");
         assert_eq!(node.counted.calls("a"), [Outcome::Next], "{step}");
@@ -130,7 +130,10 @@ async fn neither_time_of_an_inner_worker_is_an_outer_ones() {
     }
     // Nor is what it does while its body is read.
     let inner = Limits { cpu_ms: 300, ..LIMITS };
-    let steps = vec![Step::handler("a").limits(outer), Step::handler("b").at("route", 0).limits(inner)];
+    let steps = vec![
+        Step::handler("a").limits(Limits { cpu_ms: 100, ..LIMITS }),
+        Step::handler("b").at("route", 0).limits(inner),
+    ];
     let node = Node::start(steps).await;
     assert!(node.get("copy,head-spin").await.body.is_err());
     assert_eq!(node.counted.calls("a"), [Outcome::Next]);

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, header::HOST, uri::PathAndQuery};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use sluice_egress::EgressError;
 use tokio::sync::oneshot;
