@@ -191,9 +191,10 @@ async fn copy(request: Request, headers: Headers) -> Answer {
     let onward = next::onward(request, headers.clone());
     let (method, authority, path) = (onward.get_method(), onward.get_authority(), onward.get_path_with_query());
     let (_processed, is_processed) = wit_future::new(|| Ok(()));
-    let (mut from, _trailers) = Request::consume_body(onward, is_processed);
+    // The trailers say whether it came whole.
+    let (mut from, trailers) = Request::consume_body(onward, is_processed);
     let (mut to, reader) = wit_stream::new();
-    let (onward, _sent) = Request::new(headers, Some(reader), no_trailers(), None);
+    let (onward, _sent) = Request::new(headers, Some(reader), trailers, None);
     onward.set_method(&method).expect("a method");
     onward.set_authority(authority.as_deref()).expect("an authority");
     onward.set_path_with_query(path.as_deref()).expect("a path");
@@ -201,8 +202,10 @@ async fn copy(request: Request, headers: Headers) -> Answer {
     let response = next::handle(onward).await?;
     let (status, headers) = (response.get_status_code(), response.get_headers().clone());
     let (_processed, is_processed) = wit_future::new(|| Ok(()));
-    let (mut from, _trailers) = Response::consume_body(response, is_processed);
-    let back = written(headers, |mut to| async move { pump(&mut from, &mut to).await })?;
+    let (mut from, trailers) = Response::consume_body(response, is_processed);
+    let (mut to, reader) = wit_stream::new();
+    let (back, _sent) = Response::new(headers, Some(reader), trailers);
+    spawn_local(async move { pump(&mut from, &mut to).await });
     back.set_status_code(status).expect("a status");
     Ok(back)
 }
