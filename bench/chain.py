@@ -24,8 +24,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHAINS = {
     "Sluice, filter, fresh": lambda n: peers.sluice(SERVER, n, "filter", False),
     "Sluice, filter, reused": lambda n: peers.sluice(SERVER, n, "filter", True),
-    "Sluice, wasi:http, fresh": lambda n: peers.sluice(SERVER, n, "wasi:http", False),
-    "Sluice, wasi:http, reused": lambda n: peers.sluice(SERVER, n, "wasi:http", True),
+    "Sluice, wasi:http 0.2, fresh": lambda n: peers.sluice(SERVER, n, "wasi:http 0.2", False),
+    "Sluice, wasi:http 0.2, reused": lambda n: peers.sluice(SERVER, n, "wasi:http 0.2", True),
+    "Sluice, wasi:http 0.3, fresh": lambda n: peers.sluice(SERVER, n, "wasi:http 0.3", False),
+    "Sluice, wasi:http 0.3, reused": lambda n: peers.sluice(SERVER, n, "wasi:http 0.3", True),
     "nginx, a hop a step": lambda n: peers.nginx(SERVER, n),
     "Envoy, its own filter": lambda n: peers.envoy(SERVER, n, "native"),
     "Envoy, proxy-wasm": lambda n: peers.envoy(SERVER, n, "wasm"),

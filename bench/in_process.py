@@ -14,14 +14,14 @@ GOALS = {"filter fresh": 6.0, "filter reused": 1.2}
 
 def run(figures):
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", node.cache() / "target"))
-    subprocess.run(["cargo", "bench", "-p", "sluice-chain", "--bench", "steps"], check=True)
+    subprocess.run(["cargo", "bench", "--workspace", "--bench", "steps"], check=True)
 
     def median(*names):
         """Of criterion's samples, in microseconds."""
         estimates = json.loads(target.joinpath("criterion", *names, "new", "estimates.json").read_text())
         return estimates["median"]["point_estimate"] / 1000
 
-    for kind in ("filter fresh", "filter reused", "wasi-http fresh", "wasi-http reused"):
+    for kind in (f"{kind} {life}" for kind in ("filter", "wasi-http", "wasi-http-3") for life in ("fresh", "reused")):
         for headers in HEADERS:
             nothing, one, ten = (median(kind, f"{steps} steps", f"{headers} headers") for steps in (0, 1, 10))
             figures.add(f"in process, {kind}, {headers} headers: the first step", one - nothing, "µs")

@@ -174,7 +174,7 @@ static_resources:
 
 def sluice(core, steps, kind, reuse):
     """A worker for each step, in one chain."""
-    wasm = {"filter": "step-filter", "wasi:http": "step-proxy"}[kind]
+    wasm = {"filter": "step-filter", "wasi:http 0.2": "step-proxy", "wasi:http 0.3": "step-handler"}[kind]
     there = node.Node(18480, core)
     units = [node.worker(f"step-{n}", node.guest(wasm, str(n)), order=n, reuse=1_000_000 if reuse else None) for n in range(steps)]
     there.assign([*units, node.routes(f"127.0.0.1:{UPSTREAM}")])

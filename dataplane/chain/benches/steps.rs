@@ -1,7 +1,7 @@
 //! What a step of the chain costs: filters and workers of `wasi:http`, with a fresh instance a call or with one that has served
 //! before, limits and counting on, no sockets. The last worker answers; the rows of no steps say what all but the steps cost.
 //!
-//!     make guests && cargo bench -p sluice-chain
+//!     make guests && cargo bench --workspace --bench steps
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic; criterion makes what is undocumented")]
 
 use std::{
@@ -156,7 +156,7 @@ fn chain(guests: &Guests, guest: &str, steps: usize, instances: Option<Instances
 fn steps(criterion: &mut Criterion) {
     let guests = Guests(Engine::new(&EngineConfig::default()).unwrap());
     let (tokio, answers) = (tokio(), guests.get("filter-redirects"));
-    for (kind, guest) in [("filter", "step-filter"), ("wasi-http", "step-proxy")] {
+    for (kind, guest) in [("filter", "step-filter"), ("wasi-http", "step-proxy"), ("wasi-http-3", "step-handler")] {
         for (life, instances) in [("fresh", None), ("reused", REUSED)] {
             let mut group = criterion.benchmark_group(format!("{kind} {life}"));
             for steps in [0, 1, 5, 10] {

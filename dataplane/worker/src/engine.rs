@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_instance_weighs_what_it_takes_of_the_pool() {
-        let engine = wasmtime::Engine::new(&code_settings()).unwrap();
+        let engine = wasmtime::Engine::new(&code_settings(Concurrency::Off)).unwrap();
         let weight = |memories, tables| weight(&Component::from_binary(&engine, &component(memories, tables)).unwrap());
         for (memories, tables, expected) in [(0, 0, 1), (1, 3, 1), (2, 4, 1), (1, 5, 2), (1, 16, 4), (3, 1, 2)] {
             assert_eq!(weight(memories, tables), expected, "{memories} memories, {tables} tables");

@@ -243,7 +243,8 @@ mod tests {
         }
         let longer = [&kept[..], b"\0"].concat();
         assert_eq!(open(&seal, &artifact, &longer), Some(SealError::Broken));
-        assert_eq!(open(&seal, &Digest::of(b"another"), &kept), Some(SealError::OtherArtifact));
+        let another = Digest::of(b"another");
+        assert_eq!(open(&seal, &another, &kept), Some(SealError::OtherArtifact));
         let other = Seal::new(&new_key().unwrap());
         assert_eq!(open(&other, &artifact, &kept), Some(SealError::Broken), "of another node");
     }
