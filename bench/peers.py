@@ -59,7 +59,7 @@ http {{
 """
 
 HOP = """
-upstream to_{port} {{ server 127.0.0.1:{to}; keepalive 64; keepalive_requests 1000000000; }}
+upstream to_{port} {{ server 127.0.0.1:{to} max_fails=0; keepalive 64; keepalive_requests 1000000000; }}
 server {{ listen 127.0.0.1:{port} backlog=4096; location / {{
   proxy_pass http://to_{port}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
   proxy_set_header X-Step "v$http_user_agent$host"; }} }}

@@ -34,9 +34,11 @@ check() {
   (cd "$copy" && cargo test --quiet --release --offline -p sluice-rollout "${proof[@]}") >"$log" 2>&1
 }
 
-# The promises that do not hold, or the transcripts that differ. What does not compile is no bug that anybody caught.
+# The promises that do not hold, the transcripts that differ, or what the simulated cluster never allows, without the unit that
+# did it. What does not compile is no bug that anybody caught.
 caught_by() {
   sed -nE -e 's/^model: [^:]*: (does not hold|never comes up): //p' \
+    -e '/panicked at .*\/sim\/invariants\.rs:/{n;s/^[^ ]+ (.*)$/never: \1/p}' \
     -e 's/^--- .*\/scripts\/(.*)\.transcript$/transcript \1/p' "$log" | sort -u
 }
 
