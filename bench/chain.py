@@ -92,7 +92,7 @@ def open_loop(figures, medians):
     """The 99th percentile at 60% of what each one can do, at most at what the generator can."""
     for name in CHAINS:
         for steps in (1, 5):
-            rate = int(min(0.6 * 1e6 / medians[name, steps], 12_000))
+            rate = int(min(0.6 * 1e6 / medians[name, steps], 2_000))
             with CHAINS[name](steps) as server:
                 load.closed(server.port, LOAD, seconds=1)
                 met = load.Open(server.port, LOAD, rate, 8).met()
