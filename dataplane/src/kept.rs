@@ -78,6 +78,7 @@ mod tests {
     use sluice_worker::{EngineConfig, precompile};
 
     use super::*;
+    use crate::fixture::{self, EMPTY};
 
     struct Disk {
         dir: tempfile::TempDir,
@@ -88,8 +89,7 @@ mod tests {
     impl Disk {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let cache = Arc::new(Cache::new(dir.path().to_owned()));
-            cache.prepare().unwrap();
+            let cache = fixture::cache(dir.path());
             let engine = Engine::new(&EngineConfig { instances_max: 1, ..EngineConfig::default() }).unwrap();
             Self { dir, kept: Kept::new(cache), engine }
         }
@@ -99,14 +99,9 @@ mod tests {
         }
     }
 
-    /// An empty component that exports what is asked for.
     fn code() -> OwnCode {
         precompile(EMPTY).unwrap()
     }
-
-    /// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
-    const EMPTY: &[u8] =
-        b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
 
     #[test]
     fn what_was_put_is_got_again_after_a_restart() {

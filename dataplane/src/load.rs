@@ -349,7 +349,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::{kept::Kept, source::Directory};
+    use crate::{
+        fixture::{self, EMPTY},
+        kept::Kept,
+        source::Directory,
+    };
 
     /// Without a compiler.
     fn loader(cache: Arc<Cache>, source: Source) -> Loader {
@@ -366,45 +370,55 @@ mod tests {
         fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make guests`", path.display()))
     }
 
+    /// A worker on disk, and who loads it.
+    struct World {
+        _dir: tempfile::TempDir,
+        cache: Arc<Cache>,
+        loader: Loader,
+        wasm: Vec<u8>,
+        artifact: Artifact,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (cache, wasm) = (fixture::cache(dir.path()), guest());
+            let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
+            cache.put_artifact(&artifact.digest, &wasm).unwrap();
+            let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
+            Self { _dir: dir, cache, loader, wasm, artifact }
+        }
+
+        /// Keeps what a compiler would make of a component, as this worker's code.
+        fn keep(&self, component: &[u8]) {
+            let code = precompile(component).unwrap();
+            Kept::new(Arc::clone(&self.cache)).put(&self.artifact.digest, &code).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn what_was_compiled_before_waits_for_no_compiler() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Arc::new(Cache::new(dir.path().to_owned()));
-        cache.prepare().unwrap();
-        let wasm = guest();
-        let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
-        cache.put_artifact(&artifact.digest, &wasm).unwrap();
-        let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
+        let world = World::new();
         // Something takes its time with the only compiler that may run.
-        let _compiles = loader.compilations.acquire().await.unwrap();
-        let mut loading = Box::pin(loader.code(&artifact));
+        let _compiles = world.loader.compilations.acquire().await.unwrap();
+        let mut loading = Box::pin(world.loader.code(&world.artifact));
         let waits = tokio::time::timeout(Duration::from_millis(100), &mut loading).await;
         assert!(waits.is_err(), "this one has to be compiled");
         drop(loading);
-        Kept::new(cache).put(&artifact.digest, &precompile(&wasm).unwrap()).unwrap();
-        let loaded = tokio::time::timeout(Duration::from_secs(60), loader.code(&artifact)).await;
+        world.keep(&world.wasm);
+        let loaded = tokio::time::timeout(Duration::from_secs(60), world.loader.code(&world.artifact)).await;
         assert!(loaded.unwrap().is_ok());
     }
 
     #[tokio::test]
     async fn kept_code_that_does_not_load_is_compiled_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Arc::new(Cache::new(dir.path().to_owned()));
-        cache.prepare().unwrap();
-        let wasm = guest();
-        let artifact = Artifact { digest: Digest::of(&wasm), size: wasm.len() as u64 };
-        cache.put_artifact(&artifact.digest, &wasm).unwrap();
+        let world = World::new();
         // Under our own seal: code of something that is no filter.
-        Kept::new(Arc::clone(&cache)).put(&artifact.digest, &precompile(OTHER).unwrap()).unwrap();
-        let loader = loader(Arc::clone(&cache), Source { directory: None, api: None, operator: None });
-        let Err(error) = loader.code(&artifact).await else { panic!("it cannot be loaded") };
+        world.keep(EMPTY);
+        let Err(error) = world.loader.code(&world.artifact).await else { panic!("it cannot be loaded") };
         assert_eq!(error.reason, ExceptionKind::LocalTrouble, "the compiler's trouble: {error}");
-        assert!(cache.compiled(&artifact.digest).is_none(), "it is not tried again");
+        assert!(world.cache.compiled(&world.artifact.digest).is_none(), "it is not tried again");
     }
-
-    /// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
-    const OTHER: &[u8] =
-        b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
 
     #[test]
     fn bytes_are_verified_by_size_and_digest() {
@@ -423,8 +437,7 @@ mod tests {
         fs::write(published.join("a.wasm"), b"no component").unwrap();
         let artifact = Artifact { digest: Digest::of(b"no component"), size: 12 };
         let on_disk = state.join("artifacts").join(artifact.digest.as_str());
-        let cache = Arc::new(Cache::new(state));
-        cache.prepare().unwrap();
+        let cache = fixture::cache(&state);
         fs::write(&on_disk, b"no_component").unwrap();
         let source = Source { directory: Some(Directory::new(published)), api: None, operator: None };
         let loader = loader(cache, source);

@@ -17,6 +17,8 @@ mod control;
 mod decide;
 mod desired;
 mod drain;
+#[cfg(test)]
+mod fixture;
 mod framing;
 mod kept;
 mod listener;

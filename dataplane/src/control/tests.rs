@@ -14,6 +14,7 @@ use sluice_worker::{
 use super::*;
 use crate::{
     code::Codes,
+    fixture::{self, EMPTY},
     metrics,
     source::{Directory, Source},
 };
@@ -46,8 +47,7 @@ impl World {
     fn with_compiler(dir: tempfile::TempDir, program: Option<PathBuf>) -> (Self, Control, mpsc::Receiver<Input>) {
         let at = |name: &str| -> PathBuf { dir.path().join(name) };
         fs::create_dir_all(at("revisions")).unwrap();
-        let cache = Arc::new(Cache::new(at("state")));
-        cache.prepare().unwrap();
+        let cache = fixture::cache(&at("state"));
         let source = Source { directory: Some(Directory::new(at("revisions"))), api: None, operator: None };
         let engine = Engine::new(&EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
         let limits = CompileLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall: Duration::from_secs(60) };
@@ -408,10 +408,6 @@ async fn a_load_that_is_due_during_a_sweep_waits_for_its_end() {
     drop(world);
 }
 
-/// `(component (instance) (export "wasi:http/incoming-handler@0.2.0" (instance 0)))`
-const COMPONENT: &[u8] =
-    b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x26\x01\0\x20wasi:http/incoming-handler@0.2.0\x05\0\0";
-
 #[tokio::test]
 async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -422,8 +418,8 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     let installed = std::process::Command::new("install").arg("-m700").args([&script, &program]).status();
     assert!(installed.unwrap().success());
     let (world, mut control, mut inputs) = World::with_compiler(dir, Some(program));
-    fs::write(world.dir.path().join("revisions/a.wasm"), COMPONENT).unwrap();
-    let auth = world.worker_of("auth", "edge", COMPONENT);
+    fs::write(world.dir.path().join("revisions/a.wasm"), EMPTY).unwrap();
+    let auth = world.worker_of("auth", "edge", EMPTY);
     control.take(assignment(1, vec![Entry { kind: UnitKind::Worker, ..entry("auth", &auth, None, 1) }]));
     control.step(control.started_at);
     let began = Instant::now();

@@ -7,56 +7,38 @@ use wasmparser::{Encoding, Parser, Payload};
 /// Packages, and what of each is granted.
 type Granted = &'static [(&'static str, &'static [&'static str])];
 
-/// What links always and gives nothing away, with the interfaces of each package. Filesystems have
+/// What links always and gives nothing away, with the interfaces of each package: of WASI 0.2 and 0.3. Filesystems have
 /// no preopens, sockets refuse, stdout and stderr become log lines.
+const GRANTED_ANY: Granted = &[
+    (
+        "wasi:cli",
+        &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:clocks", &["monotonic-clock"]),
+    ("wasi:filesystem", &["types", "preopens"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    ("wasi:sockets", &["ip-name-lookup"]),
+];
+/// What 0.2 has besides.
 const GRANTED: Granted = &[
-    (
-        "wasi:cli",
-        &[
-            "environment",
-            "exit",
-            "stdin",
-            "stdout",
-            "stderr",
-            "terminal-input",
-            "terminal-output",
-            "terminal-stdin",
-            "terminal-stdout",
-            "terminal-stderr",
-        ],
-    ),
-    ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
-    ("wasi:filesystem", &["types", "preopens"]),
+    ("wasi:clocks", &["wall-clock"]),
     ("wasi:io", &["error", "poll", "streams"]),
-    ("wasi:random", &["random", "insecure", "insecure-seed"]),
-    (
-        "wasi:sockets",
-        &["instance-network", "ip-name-lookup", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
-    ),
+    ("wasi:sockets", &["instance-network", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"]),
 ];
-/// The same of WASI 0.3.
-const GRANTED_3: Granted = &[
-    (
-        "wasi:cli",
-        &[
-            "types",
-            "environment",
-            "exit",
-            "stdin",
-            "stdout",
-            "stderr",
-            "terminal-input",
-            "terminal-output",
-            "terminal-stdin",
-            "terminal-stdout",
-            "terminal-stderr",
-        ],
-    ),
-    ("wasi:clocks", &["types", "monotonic-clock", "system-clock"]),
-    ("wasi:filesystem", &["types", "preopens"]),
-    ("wasi:random", &["random", "insecure", "insecure-seed"]),
-    ("wasi:sockets", &["types", "ip-name-lookup"]),
-];
+/// What 0.3 has besides.
+const GRANTED_3: Granted =
+    &[("wasi:cli", &["types"]), ("wasi:clocks", &["types", "system-clock"]), ("wasi:sockets", &["types"])];
 /// How a worker of each version reaches `next.sluice` and what bindings grant.
 const HTTP: Granted = &[("wasi:http", &["types", "outgoing-handler"])];
 const HTTP_3: Granted = &[("wasi:http", &["types", "client", "handler"])];
@@ -246,11 +228,11 @@ fn is_granted(name: &str, contract: Contract) -> bool {
         })
     };
     match contract {
-        Contract::Proxy => any(WASI, &[GRANTED, HTTP]),
+        Contract::Proxy => any(WASI, &[GRANTED_ANY, GRANTED, HTTP]),
         // What toolchains for 0.3 are built on still imports 0.2, but for `wasi:http`.
-        Contract::Handler => any(WASI, &[GRANTED]) || any(WASI_3, &[GRANTED_3, HTTP_3]),
+        Contract::Handler => any(WASI, &[GRANTED_ANY, GRANTED]) || any(WASI_3, &[GRANTED_ANY, GRANTED_3, HTTP_3]),
         // A filter has requests of its own by `fetch`, and `next` by returning.
-        Contract::Filter { .. } => any(WASI, &[GRANTED]) || any(FILTER_VERSION, &[FILTER]),
+        Contract::Filter { .. } => any(WASI, &[GRANTED_ANY, GRANTED]) || any(FILTER_VERSION, &[FILTER]),
     }
 }
 

@@ -21,7 +21,10 @@ use wasmtime_wasi_http::{
             HostOutgoingResponse, HostResponseOutparam,
         },
     },
-    p3,
+    p3::{
+        self,
+        bindings::http::types::{DnsErrorPayload, ErrorCode},
+    },
 };
 
 use crate::{
@@ -41,22 +44,17 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 const BODY_CHUNK_BYTES_MAX: usize = 128 << 10;
 
 pub(crate) struct State {
-    table: ResourceTable,
-    wasi: WasiCtx,
+    wasi: Wasi,
     http: WasiHttpCtx,
     hooks: Hooks,
     limiter: Limiter,
-    logged: Arc<Logged>,
 }
 
 impl State {
     /// `is_concurrent`: for instances that run several tasks.
     pub(crate) fn new(identity: &Arc<Identity>, memory_bytes_max: u64, meter: Arc<Meter>, is_concurrent: bool) -> Self {
-        let (wasi, table, logged) = wasi(identity);
         Self {
-            table,
-            logged,
-            wasi,
+            wasi: Wasi::new(identity),
             http: WasiHttpCtx::new(),
             limiter: Limiter::new(memory_bytes_max, meter.clone()),
             hooks: Hooks { meter, call: None, is_concurrent },
@@ -65,18 +63,40 @@ impl State {
 }
 
 /// What every toolchain imports, and that gives nothing away.
-pub(crate) fn wasi(identity: &Arc<Identity>) -> (WasiCtx, ResourceTable, Arc<Logged>) {
-    let mut table = ResourceTable::new();
-    table.set_max_capacity(RESOURCES_MAX);
-    let logged = Arc::<Logged>::default();
-    let log = |stream| Log { identity: identity.clone(), stream, logged: logged.clone() };
-    let mut wasi = WasiCtx::builder();
-    wasi.stdout(log("stdout"))
-        .stderr(log("stderr"))
-        .max_random_size(RANDOM_BYTES_MAX)
-        .allow_tcp(false)
-        .allow_udp(false);
-    (wasi.build(), table, logged)
+pub(crate) struct Wasi {
+    pub(crate) table: ResourceTable,
+    ctx: WasiCtx,
+    logged: Arc<Logged>,
+}
+
+impl Wasi {
+    pub(crate) fn new(identity: &Arc<Identity>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let logged = Arc::<Logged>::default();
+        let log = |stream| Log { identity: identity.clone(), stream, logged: logged.clone() };
+        let mut ctx = WasiCtx::builder();
+        ctx.stdout(log("stdout"))
+            .stderr(log("stderr"))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .allow_tcp(false)
+            .allow_udp(false);
+        Self { table, ctx: ctx.build(), logged }
+    }
+
+    /// Another call begins.
+    pub(crate) fn begin(&self) {
+        self.logged.begin();
+    }
+
+    pub(crate) fn view(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.ctx, table: &mut self.table }
+    }
+
+    /// Whether its table might be too full for the next call.
+    pub(crate) fn is_worn(&mut self) -> bool {
+        self.table.iter_mut().count() > RESOURCES_MAX / 2
+    }
 }
 
 impl Held for State {
@@ -91,11 +111,11 @@ impl Held for State {
     fn meter_by(&mut self, meter: &Arc<Meter>) {
         self.hooks.meter.clone_from(meter);
         self.limiter.meter_by(meter);
-        self.logged.begin();
+        self.wasi.begin();
     }
 
     fn is_worn(&mut self) -> bool {
-        self.limiter.is_half_used() || self.table.iter_mut().count() > RESOURCES_MAX / 2 || self.holds_messages()
+        self.limiter.is_half_used() || self.wasi.is_worn() || self.holds_messages()
     }
 }
 
@@ -124,12 +144,12 @@ impl State {
 
     /// Bodies that the guest has begun and neither finished nor dropped.
     pub(crate) fn bodies_left(&mut self) -> usize {
-        self.table.iter_mut().filter(|entry| entry.is::<HostOutgoingBody>()).count()
+        self.wasi.table.iter_mut().filter(|entry| entry.is::<HostOutgoingBody>()).count()
     }
 
     /// Whether the guest kept something of a call's messages: to let go of it, it must go.
     fn holds_messages(&mut self) -> bool {
-        self.table.iter_mut().any(|entry| {
+        self.wasi.table.iter_mut().any(|entry| {
             entry.is::<HostIncomingRequest>()
                 || entry.is::<HostIncomingResponse>()
                 || entry.is::<HostIncomingBody>()
@@ -147,13 +167,13 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        self.wasi.view()
     }
 }
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.wasi.table, hooks: &mut self.hooks }
     }
 }
 
@@ -218,7 +238,7 @@ impl WasiHttpHooks for Hooks {
 type Got = Result<Response<WasiBody>, EgressError>;
 
 async fn sent(got: impl Future<Output = Got>) -> Result<(Response<WasiBody>, Done), Error> {
-    let response = got.await.map_err(|e| error_code(&e))?;
+    let response = got.await.map_err(|e| Error::from(error_code(&e)))?;
     Ok((response, Box::new(async { Ok(()) })))
 }
 
@@ -257,18 +277,20 @@ fn nowhere() -> NextFuture {
     Box::pin(async { Err(EgressError::Budget) })
 }
 
-/// What a guest is told. No more than it needs: errors name no addresses.
-fn error_code(error: &EgressError) -> Error {
+/// What a guest of either version is told. No more than it needs: errors name no addresses.
+pub(crate) fn error_code(error: &EgressError) -> ErrorCode {
     match error {
-        EgressError::NotGranted { .. } => Error::HttpRequestDenied,
-        EgressError::AddressDenied { .. } => Error::DestinationIpProhibited,
-        EgressError::Unnamed { .. } => Error::HttpRequestUriInvalid,
-        EgressError::Budget => Error::LoopDetected,
-        EgressError::Unknown { .. } | EgressError::Resolve { .. } => Error::DnsError { rcode: None, info_code: None },
-        EgressError::Connect { .. } => Error::ConnectionRefused,
-        EgressError::ConnectTimeout { .. } => Error::ConnectionTimeout,
-        EgressError::ResponseTimeout { .. } => Error::HttpResponseTimeout,
-        EgressError::Broken { .. } | EgressError::Request(_) => Error::ConnectionTerminated,
+        EgressError::NotGranted { .. } => ErrorCode::HttpRequestDenied,
+        EgressError::AddressDenied { .. } => ErrorCode::DestinationIpProhibited,
+        EgressError::Unnamed { .. } => ErrorCode::HttpRequestUriInvalid,
+        EgressError::Budget => ErrorCode::LoopDetected,
+        EgressError::Unknown { .. } | EgressError::Resolve { .. } => {
+            ErrorCode::DnsError(DnsErrorPayload { rcode: None, info_code: None })
+        }
+        EgressError::Connect { .. } => ErrorCode::ConnectionRefused,
+        EgressError::ConnectTimeout { .. } => ErrorCode::ConnectionTimeout,
+        EgressError::ResponseTimeout { .. } => ErrorCode::HttpResponseTimeout,
+        EgressError::Broken { .. } | EgressError::Request(_) => ErrorCode::ConnectionTerminated,
     }
 }
 

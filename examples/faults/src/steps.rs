@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use endless::{alloc, spin};
 use passing::wasip2::{
     self,
     clocks::monotonic_clock,
@@ -183,21 +184,6 @@ fn broken_body(how: &str, out: ResponseOutparam) {
         "drop-body" => drop(body),
         "leak-body" => std::mem::forget(body),
         _ => wasip2::cli::exit::exit(Ok(())),
-    }
-}
-
-#[allow(clippy::empty_loop, reason = "what it is for")]
-fn spin() -> ! {
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
-fn alloc() -> ! {
-    let mut all = Vec::new();
-    loop {
-        all.push(vec![1_u8; 1 << 20]);
-        std::hint::black_box(&all);
     }
 }
 

@@ -5,7 +5,7 @@
 //! the provider says to both alike. So that is looked at, back to a few changes ago, in what both branches have behind
 //! them: a merge keeps staging's commits, a squash does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use sluice_config::{Digest, UnitKind, UnitRef};
 use sluice_rollout::{Elsewhere, Told};
@@ -13,7 +13,7 @@ use sluice_rollout::{Elsewhere, Told};
 use super::word::{self, Word};
 use crate::{
     propose,
-    provider::{self, Commit, Project, ProviderError, Seen, State},
+    provider::{self, Commit, Project, ProviderError, Seen, State, Statuses},
     source::Web,
 };
 
@@ -84,7 +84,7 @@ pub(super) struct Look<'a> {
     web: &'a Web,
     project: Project<'a>,
     lists: &'a mut Lists,
-    statuses: BTreeMap<String, (Vec<Seen>, Option<String>)>,
+    statuses: BTreeMap<String, Statuses>,
     /// Requests that it took.
     pub(super) requests: u32,
 }
@@ -104,7 +104,7 @@ impl<'a> Look<'a> {
         let commits = self.candidates(subject, &mut gone).await?;
         let from = self.project.api.evidence_from.as_deref();
         for commit in &commits {
-            let (statuses, more) = match self.statuses(commit).await {
+            let statuses = match self.statuses(commit).await {
                 Ok(statuses) => statuses,
                 // Force-pushed away, perhaps. Where no commit is found, it is us who may not see them.
                 Err(error) if error.is_not_found() => {
@@ -114,9 +114,9 @@ impl<'a> Look<'a> {
                 Err(error) => return Err(error),
             };
             looked_at.push(commit);
-            let decision = decide(statuses, subject, from);
+            let decision = decide(&statuses.seen, subject, from);
             let told = |says| Told { context: subject.context.clone(), commit: commit.clone(), says };
-            match (decision, more) {
+            match (decision, &statuses.more_at) {
                 (Decision::Passed, _) => return Ok(Elsewhere::Passed),
                 (Decision::Tried(says), _) => return Ok(Elsewhere::Tried(told(says))),
                 (Decision::Failed(says), _) => return Ok(Elsewhere::Failed(told(says))),
@@ -206,14 +206,13 @@ impl<'a> Look<'a> {
         Ok(changes.take(count).map(|commit| commit.sha).collect())
     }
 
-    /// The statuses of a commit, and whose host has more of them, if so.
-    async fn statuses(&mut self, commit: &str) -> Result<(&[Seen], Option<&String>), ProviderError> {
-        if !self.statuses.contains_key(commit) {
-            let statuses = provider::statuses(self.web, &self.project, commit, &mut self.requests).await?;
-            self.statuses.insert(commit.to_owned(), statuses);
-        }
-        let known = self.statuses.get(commit);
-        Ok(known.map_or((&[], None), |(statuses, more)| (statuses.as_slice(), more.as_ref())))
+    async fn statuses(&mut self, commit: &str) -> Result<&Statuses, ProviderError> {
+        Ok(match self.statuses.entry(commit.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                unknown.insert(provider::statuses(self.web, &self.project, commit, &mut self.requests).await?)
+            }
+        })
     }
 }
 

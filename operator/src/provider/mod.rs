@@ -143,7 +143,16 @@ pub async fn commits(
     Ok(commits)
 }
 
-/// The statuses of a commit, newest first, and who has more of them than are read, if so. `requests` counts what they took.
+/// The statuses of a commit, as many as are read.
+#[derive(Debug, Default)]
+pub struct Statuses {
+    /// The newest first.
+    pub seen: Vec<Seen>,
+    /// The host that has more of them, if so.
+    pub more_at: Option<String>,
+}
+
+/// The statuses of a commit. `requests` counts what they took.
 ///
 /// # Errors
 /// See [`ProviderError`].
@@ -152,21 +161,21 @@ pub async fn statuses(
     project: &Project<'_>,
     commit: &str,
     requests: &mut u32,
-) -> Result<(Vec<Seen>, Option<String>), ProviderError> {
-    let (mut all, mut more) = (Vec::new(), None);
+) -> Result<Statuses, ProviderError> {
+    let mut statuses = Statuses::default();
     for page in 1..=STATUS_PAGES_MAX {
         *requests += 1;
         let question = history::statuses(project, commit, page)?;
         let (host, answer, is_last) = ask(web, project, &question, "read commit statuses").await?;
         let read = history::read_statuses(project.api.provider, &answer);
-        all.extend(read.ok_or_else(|| no_list(host.clone()))?);
-        more = (!is_last).then_some(host);
+        statuses.seen.extend(read.ok_or_else(|| no_list(host.clone()))?);
+        statuses.more_at = (!is_last).then_some(host);
         if is_last {
             break;
         }
     }
-    all.sort_by_key(|seen: &Seen| Reverse(seen.number));
-    Ok((all, more))
+    statuses.seen.sort_by_key(|seen| Reverse(seen.number));
+    Ok(statuses)
 }
 
 /// Whether this is the whole name of a commit.

@@ -85,8 +85,6 @@ async fn write_one(
                 (next.spec.kind, next.spec.name) = (unit.kind, unit.name.clone());
                 update(&mut next.spec.environments, input, unit, wishes);
                 if next.spec == stored.spec {
-                    // Read from the API server, it may be newer than what the watch shows: a plan waits for it as well.
-                    hands.writer.expect(&hands.stores.units, &stored);
                     return Ok(());
                 }
                 input.published.begin(input.id);
@@ -119,6 +117,10 @@ async fn write_one(
         // Somebody was quicker: look at what is stored, not at what the watch shows so far.
         let ask = |source| failed(WriteError::Api { what: format!("Unit {name}"), source: Box::new(source) });
         cached = api.get_opt(&name).await.map_err(ask)?;
+        if let Some(stored) = &cached {
+            // Perhaps there is nothing left to write: a plan waits for what was read as well.
+            hands.writer.expect(&hands.stores.units, stored);
+        }
     }
     Err((NOT_STORED.to_owned(), format!("Unit {name} changes too fast: it is tried again at the next poll")))
 }

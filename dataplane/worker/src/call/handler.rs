@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{Request, header::HOST, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use sluice_egress::EgressError;
 use tokio::sync::oneshot;
 use wasmtime::{
     Store,
@@ -21,15 +20,17 @@ use wasmtime_wasi_http::{
     Error, WasiBody, WasiHttpView,
     p3::{
         self,
-        bindings::{
-            Service,
-            http::types::{DnsErrorPayload, ErrorCode},
-        },
+        bindings::{Service, http::types::ErrorCode},
     },
 };
 
 use super::Answer;
-use crate::{NEXT_AUTHORITY, bodies::ToGuest, meter::Meter, state::State};
+use crate::{
+    NEXT_AUTHORITY,
+    bodies::ToGuest,
+    meter::Meter,
+    state::{State, error_code},
+};
 
 /// The import of a `middleware` that is the rest of the chain.
 const NEXT: &str = "wasi:http/handler@0.3.0";
@@ -71,30 +72,13 @@ async fn next(accessor: &Accessor<State>, request: Resource<p3::Request>) -> was
     };
     let response = match sent.await {
         Ok(response) => response,
-        Err(error) => return Ok(Err(code(&error))),
+        Err(error) => return Ok(Err(error_code(&error))),
     };
     accessor.with(|mut store| {
         let http = store.data_mut().http();
         let (response, _processed) = p3::Response::from_http(http.hooks, response);
         Ok(Ok(http.table.push(response)?))
     })
-}
-
-/// What a guest is told, as with `client`.
-fn code(error: &EgressError) -> ErrorCode {
-    match error {
-        EgressError::NotGranted { .. } => ErrorCode::HttpRequestDenied,
-        EgressError::AddressDenied { .. } => ErrorCode::DestinationIpProhibited,
-        EgressError::Unnamed { .. } => ErrorCode::HttpRequestUriInvalid,
-        EgressError::Budget => ErrorCode::LoopDetected,
-        EgressError::Unknown { .. } | EgressError::Resolve { .. } => {
-            ErrorCode::DnsError(DnsErrorPayload { rcode: None, info_code: None })
-        }
-        EgressError::Connect { .. } => ErrorCode::ConnectionRefused,
-        EgressError::ConnectTimeout { .. } => ErrorCode::ConnectionTimeout,
-        EgressError::ResponseTimeout { .. } => ErrorCode::HttpResponseTimeout,
-        EgressError::Broken { .. } | EgressError::Request(_) => ErrorCode::ConnectionTerminated,
-    }
 }
 
 /// Runs until the guest has nothing left to do and nobody reads what it wrote any more: to its reader, a body whose store is

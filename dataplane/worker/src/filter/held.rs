@@ -2,23 +2,14 @@
 
 use std::{mem, sync::Arc};
 
-use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::{
     Bindings, Exchange,
     message::{RequestHeld, ResponseHeld},
     notes::Written,
 };
-use crate::{
-    Identity,
-    failure::Invalid,
-    limiter::Limiter,
-    logs::Logged,
-    meter::Meter,
-    state::{RESOURCES_MAX, wasi},
-    store::Held,
-};
+use crate::{Identity, failure::Invalid, limiter::Limiter, meter::Meter, state::Wasi, store::Held};
 
 /// What a call may keep for its response phase.
 const STATE_BYTES_MAX: usize = 4 << 10;
@@ -51,7 +42,7 @@ pub(crate) struct State {
     pub(super) meter: Arc<Meter>,
     limiter: Limiter,
     /// Most guests never ask for it.
-    wasi: Option<Box<(WasiCtx, ResourceTable, Arc<Logged>)>>,
+    wasi: Option<Box<Wasi>>,
 }
 
 /// What a call leaves.
@@ -141,20 +132,18 @@ impl Held for State {
         self.meter.clone_from(meter);
         self.limiter.meter_by(meter);
         if let Some(wasi) = &self.wasi {
-            wasi.2.begin();
+            wasi.begin();
         }
     }
 
     fn is_worn(&mut self) -> bool {
-        let resources = self.wasi.as_mut().map_or(0, |wasi| wasi.1.iter_mut().count());
-        self.limiter.is_half_used() || resources > RESOURCES_MAX / 2
+        self.limiter.is_half_used() || self.wasi.as_mut().is_some_and(|wasi| wasi.is_worn())
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let identity = &self.identity;
-        let (ctx, table, _) = &mut **self.wasi.get_or_insert_with(|| Box::new(wasi(identity)));
-        WasiCtxView { ctx, table }
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(identity))).view()
     }
 }

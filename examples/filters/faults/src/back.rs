@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use endless::{alloc, spin};
+
 use crate::{
-    CALLS, alloc,
+    CALLS,
     sluice::worker::{
         notes, state,
         types::{BodyError, Response},
     },
-    spin,
 };
 
 pub(crate) fn knows(verb: &str) -> bool {

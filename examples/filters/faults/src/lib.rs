@@ -51,18 +51,3 @@ fn split(step: &str) -> (&str, &str) {
     let step = step.trim();
     step.split_once(':').unwrap_or((step, ""))
 }
-
-#[allow(clippy::empty_loop, reason = "what it is for")]
-fn spin() -> ! {
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
-fn alloc() -> ! {
-    let mut all = Vec::new();
-    loop {
-        all.push(vec![1_u8; 1 << 20]);
-        std::hint::black_box(&all);
-    }
-}

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use endless::{alloc, spin};
 use wasip2::clocks::monotonic_clock;
 
 use crate::{
-    CALLS, alloc,
+    CALLS,
     sluice::worker::{
         fetch::{self, FetchError, Outgoing},
         notes, rate, state,
         types::{Action, Answer, BodyError, Request},
     },
-    spin,
 };
 
 pub(crate) fn run(verb: &str, argument: &str, request: &Request) -> Action {

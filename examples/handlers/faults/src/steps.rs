@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use endless::{alloc, spin};
 use next::wasip3::{
     self,
     clocks::monotonic_clock,
@@ -227,21 +228,6 @@ async fn fetch(authority: &str) -> Answer {
     match client::send(request).await {
         Ok(response) => answer(response.get_status_code(), "fetched\n"),
         Err(error) => answer(403, &format!("{error:?}\n")),
-    }
-}
-
-#[allow(clippy::empty_loop, reason = "what it is for")]
-fn spin() -> ! {
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
-fn alloc() -> ! {
-    let mut all = Vec::new();
-    loop {
-        all.push(vec![1_u8; 1 << 20]);
-        std::hint::black_box(&all);
     }
 }
 
