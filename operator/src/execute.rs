@@ -7,7 +7,7 @@ use sluice_crds::{DeploymentGroup, Rollout};
 use sluice_rollout::{About, Effect, Event, Write};
 
 use crate::{
-    assign, at_once,
+    assign, at_once, basis,
     clock::Clock,
     convert::ids,
     events::Events,
@@ -94,14 +94,15 @@ async fn do_write(hands: &Hands, write: &Write) -> Result<String, WriteError> {
         Write::UpdateUnit { unit, resource_version, memory } => {
             remember::update(hands, unit, resource_version, memory).await
         }
-        Write::SetRolloutStatus { rollout, resource_version, status } => {
+        Write::SetRolloutStatus { rollout, resource_version, status, based_on } => {
+            basis::still_holds(hands, based_on).await?;
             report::status(hands, rollout, resource_version, status).await
         }
         Write::KeepStable { node, resource_version, units } => {
             nodes::keep_stable(hands, node, resource_version, units).await
         }
         Write::WriteAssignment { group, resource_version, generation, entries, based_on } => {
-            assign::still_holds(hands, based_on).await?;
+            basis::still_holds(hands, based_on).await?;
             assign::write(hands, group, resource_version.as_deref(), *generation, entries).await
         }
     }

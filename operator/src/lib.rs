@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod assign;
 pub mod at_once;
+pub mod basis;
 pub mod client;
 pub mod clock;
 pub mod conditions;

@@ -5,13 +5,14 @@
 //! calls; all that it must remember is in the snapshot, hence in the cluster.
 //!
 //! Every write of a plan rests only on what the snapshot shows as stored, never on another write of the
-//! same plan. So writes may fail one by one, the operator may die between any two of them, and intent is
+//! same plan (but for blame, which waits for what its group is told). So writes may fail one by one, the operator may die between any two of them, and intent is
 //! always stored (in one plan) before its effect (in a later one).
 #![warn(missing_docs)]
 
 mod adopt;
 mod advance;
 mod assign;
+mod blame;
 mod create;
 mod domain;
 mod gates;

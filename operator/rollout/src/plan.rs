@@ -62,6 +62,8 @@ pub enum Write {
         resource_version: String,
         /// The new status.
         status: Box<RolloutStatus>,
+        /// As with an assignment: a plan made from a stale snapshot must not blame one alone for what may be another's fault.
+        based_on: Vec<Basis>,
     },
     /// Replaces what a group is told to run.
     WriteAssignment {
@@ -88,13 +90,15 @@ pub enum Write {
     },
 }
 
-/// What an assignment rests on.
+/// What a write rests on, beside the object that it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Basis {
     /// A unit's memory, at this resource version.
     Unit(UnitId, String),
     /// A rollout, at this resource version; none: it must not exist.
     Rollout(RolloutId, Option<String>),
+    /// What a group is told: just these entries, in this generation.
+    Told(String, u64, BTreeMap<UnitId, Entry>),
 }
 
 /// Something to say once.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     Effect, Environment, Phase, Plan, RolloutId, Snapshot, Time, Write,
     advance::Step,
-    assign, create, memory, newcomers,
+    assign, blame, create, memory, newcomers,
     pace::{Pace, pace},
     report, rollback,
     view::View,
@@ -61,10 +61,12 @@ fn rollouts(view: &View<'_>, steps: Vec<Step<'_>>, plan: &mut Plan) {
             Pace::At(due) => wake(plan, view.now, [due]),
             Pace::Now => {
                 status.written_at = Some(view.now);
+                let based_on = blame::basis(view, rollout, &status, &plan.effects);
                 let write = Write::SetRolloutStatus {
                     rollout: id.clone(),
                     resource_version: rollout.resource_version.clone(),
                     status: Box::new(status),
+                    based_on,
                 };
                 plan.effects.push(Effect { write, events });
             }

@@ -59,6 +59,8 @@ pub struct Cluster {
     pub before: Snapshot,
     /// What a second operator sees of rollouts.
     pub lagging: BTreeMap<RolloutId, Rollout>,
+    /// Whether the leader does nothing.
+    pub is_away: bool,
 }
 
 impl Cluster {
@@ -81,6 +83,7 @@ impl Cluster {
             backup: None,
             before: Snapshot::default(),
             lagging: BTreeMap::new(),
+            is_away: false,
         }
     }
 

@@ -75,6 +75,8 @@ impl Cluster {
             ["wait", duration] => self.wait(span(duration)),
             ["clock", skew] => self.clock(skew),
             ["stale"] => self.stale(&self.before.clone()),
+            // It plans nothing until it is back; nodes, Jobs and the second operator go on.
+            ["leader", state @ ("away" | "back")] => self.is_away = *state == "away",
             // The watch of a second operator's rollouts shows nothing new from here on.
             ["rollouts", "lag"] => self.lagging = self.store.rollouts.clone(),
             ["stale", "rollouts"] => {

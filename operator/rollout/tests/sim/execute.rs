@@ -14,6 +14,9 @@ impl Cluster {
         for _ in 0..ROUNDS_MAX {
             let moved = self.nodes_act();
             self.measure();
+            if self.is_away {
+                return;
+            }
             if self.faults == Faults::Stale {
                 let stale = self.before.clone();
                 let effects = plan(&stale, self.now()).effects;

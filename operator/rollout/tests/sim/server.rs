@@ -9,8 +9,9 @@ pub fn accepts(store: &Snapshot, write: &Write) -> bool {
         Write::UpdateUnit { unit, resource_version, .. } => {
             store.units.get(unit).is_some_and(|unit| unit.resource_version == *resource_version)
         }
-        Write::SetRolloutStatus { rollout, resource_version, .. } => {
+        Write::SetRolloutStatus { rollout, resource_version, based_on, .. } => {
             store.rollouts.get(rollout).is_some_and(|rollout| rollout.resource_version == *resource_version)
+                && based_on.iter().all(|basis| holds(store, basis))
         }
         Write::KeepStable { node, resource_version, .. } => {
             let mut nodes = store.groups.values().filter_map(|group| group.nodes.get(node));
@@ -30,6 +31,10 @@ fn holds(store: &Snapshot, basis: &Basis) -> bool {
         Basis::Unit(unit, version) => store.units.get(unit).is_some_and(|u| u.resource_version == *version),
         Basis::Rollout(id, version) => {
             store.rollouts.get(id).map(|rollout| &rollout.resource_version) == version.as_ref()
+        }
+        Basis::Told(group, generation, entries) => {
+            let told = store.groups.get(group).and_then(|group| group.assignment.as_ref());
+            told.is_some_and(|told| told.generation == *generation && told.entries == *entries)
         }
     }
 }
