@@ -9,13 +9,12 @@ use kube::{
     runtime::reflector::Store,
 };
 use sluice_crds::Assignment;
-use sluice_rollout::{Basis, Entry, UnitId};
+use sluice_rollout::Basis;
 
 use crate::{
     at_once,
     convert::ids,
     execute::{Hands, conflict},
-    observe,
     writer::{Kind, WriteError},
 };
 
@@ -37,8 +36,8 @@ pub async fn still_holds(hands: &Hands, based_on: &[Basis]) -> Result<(), WriteE
                 (&mut units, &id.namespace, (ids::wire_unit(id).object_name(), Some(version.clone())))
             }
             Basis::Rollout(id, version) => (&mut rollouts, &id.namespace, (id.name.clone(), version.clone())),
-            Basis::Told(group, generation, entries) => {
-                is_told(hands, group, *generation, entries).await?;
+            Basis::Assignment(group, version) => {
+                is_assigned(hands, group, version).await?;
                 continue;
             }
         };
@@ -96,14 +95,9 @@ fn ask<K: Kind>(name: &str, error: kube::Error) -> WriteError {
     WriteError::Api { what: format!("{} {name}", <K as Resource>::kind(&())), source: Box::new(error) }
 }
 
-async fn is_told(
-    hands: &Hands,
-    group: &str,
-    generation: u64,
-    entries: &BTreeMap<UnitId, Entry>,
-) -> Result<(), WriteError> {
-    let stored = hands.cluster_api::<Assignment>().get_opt(group).await.map_err(|e| ask::<Assignment>(group, e))?;
-    let stored = stored.as_ref().and_then(observe::groups::assignment);
-    let same = stored.is_some_and(|stored| stored.generation == generation && stored.entries == *entries);
-    if same { Ok(()) } else { Err(conflict("Assignment", group)) }
+async fn is_assigned(hands: &Hands, group: &str, version: &str) -> Result<(), WriteError> {
+    let stored = hands.cluster_api::<Assignment>().get_metadata_opt(group).await;
+    let stored = stored.map_err(|error| ask::<Assignment>(group, error))?;
+    let is_same = stored.is_some_and(|stored| stored.resource_version().as_deref() == Some(version));
+    if is_same { Ok(()) } else { Err(conflict("Assignment", group)) }
 }

@@ -1,6 +1,11 @@
 //! Does what a plan says, and chooses nothing. What failed is planned anew on what is stored
 //! then.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use jiff::Timestamp;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use sluice_crds::{DeploymentGroup, Rollout};
@@ -51,15 +56,25 @@ impl Hands {
 /// part need not wait for each other.
 ///
 /// # Errors
-/// The worst. What one object is refused for stops no other; only an API server that does not answer does.
+/// The worst. What one object is refused for stops no other; only an API server that does not answer does. But where what
+/// a group is told is not what the plan saw, the plan knows nothing of how attempts go there.
 pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError> {
-    let told = effects.iter().take_while(|effect| matches!(effect.write, Write::WriteAssignment { .. })).count();
+    let told = effects.iter().take_while(|effect| effect.write.assigns().is_some()).count();
     let mut failed = Ok(());
     let mut said: Vec<(Event, String)> = Vec::new();
+    let stale: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     for part in [&effects[..told], &effects[told..]] {
-        let writes = part.iter().map(|Effect { write, events }| async move {
-            let version = do_write(hands, write).await?;
-            Ok((events, version))
+        let refused = std::mem::take(&mut *lock(&stale));
+        let part = part.iter().filter(|effect| !refused.iter().any(|group| effect.write.is_about(group)));
+        let writes = part.map(|Effect { write, events }| {
+            let stale = &stale;
+            async move {
+                let done = do_write(hands, write).await;
+                if let (Some(group), Err(WriteError::Conflict { .. })) = (write.assigns(), &done) {
+                    lock(stale).insert(group);
+                }
+                Ok((events, done?))
+            }
         });
         let done = at_once::writes(writes).await;
         let events = done
@@ -77,6 +92,10 @@ pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError
         drop(tokio::spawn(say_all(hands.clone(), said, Timestamp::now())));
     }
     failed
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn say_all(hands: Hands, said: Vec<(Event, String)>, at: Timestamp) {

@@ -1,6 +1,6 @@
 //! Turns what the watches show into the planner's snapshot. Nothing else does, and nothing is decided here.
 
-pub(crate) mod groups;
+mod groups;
 mod units;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -30,6 +30,10 @@ use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{Compiled, Engine, EngineConfig, Phase};
 use tokio::runtime::{self, Runtime as Tokio};
 
+/// As the dataplane has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// As good as for ever.
 const REUSED: Option<Instances> = Some(Instances { reuse: u32::MAX, max_age_ms: u64::MAX });
 

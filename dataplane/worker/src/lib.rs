@@ -21,6 +21,8 @@ mod budget;
 #[cfg(feature = "runtime")]
 mod call;
 #[cfg(feature = "runtime")]
+mod clock;
+#[cfg(feature = "runtime")]
 mod compile;
 #[cfg(feature = "runtime")]
 pub mod compiler;
@@ -56,6 +58,8 @@ pub use budget::LogBudget;
 #[cfg(feature = "runtime")]
 pub use call::{Calls, NextFuture};
 #[cfg(feature = "runtime")]
+pub use clock::process_cpu;
+#[cfg(feature = "runtime")]
 pub use compile::{CompileError, Compiled, Proxy};
 #[cfg(feature = "runtime")]
 pub use engine::{Engine, EngineConfig, EngineError};
@@ -64,8 +68,6 @@ pub use filter::{
     Bindings, Chosen, Decision, Exchange, Filter, Grants, HEAD_BYTES_MAX, NoBinding, Spelling, Stopped, UPSTREAM,
     address, head_bytes,
 };
-#[cfg(feature = "runtime")]
-pub use meter::process_cpu;
 #[cfg(feature = "runtime")]
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 #[cfg(feature = "runtime")]

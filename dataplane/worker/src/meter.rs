@@ -9,11 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use sluice_config::Limits;
 use sluice_egress::BodyError;
 
-use crate::{Outcome, hands::Hands};
+use crate::{
+    Outcome,
+    clock::{nanos, thread_cpu_ns},
+    hands::Hands,
+};
 
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
 const SLICE_MIN_NS: u64 = 500_000;
@@ -136,10 +139,11 @@ impl Meter {
 
     /// The guest gets the thread.
     pub(crate) fn resume(&self) {
-        let now = self.now_ns();
+        let at = Instant::now();
+        let now = self.ns_at(at);
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
-        let cpu = thread_cpu_ns();
+        let cpu = thread_cpu_ns(at);
         self.resumed_cpu_ns.store(cpu, Relaxed);
         self.looked_cpu_ns.store(cpu, Relaxed);
         self.running.store(true, Relaxed);
@@ -149,8 +153,9 @@ impl Meter {
 
     /// The guest gives the thread back.
     pub(crate) fn suspend(&self) {
-        let now = self.now_ns();
-        self.look();
+        let at = Instant::now();
+        let now = self.ns_at(at);
+        self.look(at);
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
         self.running.store(false, Relaxed);
@@ -174,12 +179,13 @@ impl Meter {
         if let Some(limit) = self.verdict() {
             return Some(limit);
         }
+        let at = Instant::now();
         if self.running.load(Relaxed) {
-            self.look();
+            self.look(at);
         }
         let limit = if self.counted_ns.load(Relaxed) > self.cpu_limit_ns {
             Limit::Cpu
-        } else if !self.answered.load(Relaxed) && self.wall_at(self.now_ns()) > self.wall_limit_ns.load(Relaxed) {
+        } else if !self.answered.load(Relaxed) && self.wall_at(self.ns_at(at)) > self.wall_limit_ns.load(Relaxed) {
             Limit::Wall
         } else {
             return None;
@@ -361,8 +367,8 @@ impl Meter {
     }
 
     /// Charges the CPU time since the last look at a guest that runs.
-    fn look(&self) {
-        let now = thread_cpu_ns();
+    fn look(&self, at: Instant) {
+        let now = thread_cpu_ns(at);
         let passed = now.saturating_sub(self.looked_cpu_ns.load(Relaxed));
         let counted = passed.min((self.cpu_limit_ns / 4).clamp(UNSEEN_MIN_NS, UNSEEN_MAX_NS));
         self.looked_cpu_ns.store(now, Relaxed);
@@ -372,26 +378,12 @@ impl Meter {
     }
 
     fn now_ns(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.ns_at(Instant::now())
     }
-}
 
-/// CPU time of this thread: what the guest used, however long the machine kept it waiting.
-fn thread_cpu_ns() -> u64 {
-    clock_ns(ClockId::ThreadCPUTime)
-}
-
-fn clock_ns(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-}
-
-/// CPU time of all threads of this process.
-#[must_use]
-pub fn process_cpu() -> Duration {
-    Duration::from_nanos(clock_ns(ClockId::ProcessCPUTime))
+    fn ns_at(&self, at: Instant) -> u64 {
+        nanos(at.saturating_duration_since(self.start))
+    }
 }
 
 #[cfg(test)]
@@ -400,8 +392,8 @@ mod tests {
 
     /// Uses CPU time of this thread without being looked at.
     fn burn(time: Duration) {
-        let end = thread_cpu_ns() + u64::try_from(time.as_nanos()).unwrap();
-        while thread_cpu_ns() < end {}
+        let end = thread_cpu_ns(Instant::now()) + nanos(time);
+        while thread_cpu_ns(Instant::now()) < end {}
     }
 
     fn meter(cpu_ms: u64, wall_ms: u64) -> Meter {

@@ -1,11 +1,8 @@
-//! What it rests on that one attempt alone is put back for a gate that cannot tell units apart: that the group is told just what this
-//! plan wants it told. Something that a stale snapshot does not show may be on trial there, too.
-
-use std::collections::BTreeMap;
+//! What it rests on that one attempt alone is put back for a gate that cannot tell units apart: that the group is told just what the
+//! plan saw. Something that a stale snapshot does not show may be on trial there, too.
 
 use crate::{
-    Basis, Cause, Effect, Entry, Group, GroupPhase, GroupProgress, Phase, Rollout, RolloutStatus, UnitId, Verdict,
-    Write, gates, view::View,
+    Basis, Cause, Effect, Group, GroupPhase, GroupProgress, Phase, Rollout, RolloutStatus, Verdict, gates, view::View,
 };
 
 /// Of a status that says so for the first time; nothing of any other.
@@ -15,13 +12,14 @@ pub(crate) fn basis(view: &View<'_>, rollout: &Rollout, status: &RolloutStatus, 
         return Vec::new();
     }
     let failed = status.groups.iter().filter(|progress| progress.phase == GroupPhase::Failed);
-    let told = failed.filter_map(|progress| {
+    let groups = failed.filter_map(|progress| {
         let group = view.snapshot.groups.get(&progress.name)?;
-        let (generation, entries) = told(&progress.name, group, writes)?;
-        let could_be_another = cannot_tell(view, rollout, progress, group);
-        could_be_another.then(|| Basis::Told(progress.name.clone(), generation, entries.clone()))
+        let assignment = group.assignment.as_ref()?;
+        // Where this plan writes it and is refused, no status of the group is written in any case.
+        let rests = !is_written(&progress.name, writes) && cannot_tell(view, rollout, progress, group);
+        rests.then(|| Basis::Assignment(progress.name.clone(), assignment.resource_version.clone()))
     });
-    told.collect()
+    groups.collect()
 }
 
 /// Whether a gate failed that cannot tell units apart.
@@ -30,15 +28,6 @@ fn cannot_tell(view: &View<'_>, rollout: &Rollout, progress: &GroupProgress, gro
     gates::of(view, group, rollout).iter().any(|gate| gate.is_shared() && failed(&gate.key))
 }
 
-/// What a group is told after this plan.
-fn told<'a>(name: &str, group: &'a Group, writes: &'a [Effect]) -> Option<(u64, &'a BTreeMap<UnitId, Entry>)> {
-    let mut written = writes.iter().filter_map(|effect| match &effect.write {
-        Write::WriteAssignment { group, generation, entries, .. } => (group == name).then_some((*generation, entries)),
-        Write::CreateRollout { .. }
-        | Write::UpdateUnit { .. }
-        | Write::SetRolloutStatus { .. }
-        | Write::KeepStable { .. } => None,
-    });
-    let stored = || group.assignment.as_ref().map(|assignment| (assignment.generation, &assignment.entries));
-    written.next().or_else(stored)
+fn is_written(name: &str, writes: &[Effect]) -> bool {
+    writes.iter().any(|effect| effect.write.assigns() == Some(name))
 }

@@ -5,8 +5,9 @@
 //! calls; all that it must remember is in the snapshot, hence in the cluster.
 //!
 //! Every write of a plan rests only on what the snapshot shows as stored, never on another write of the
-//! same plan (but for blame, which waits for what its group is told). So writes may fail one by one, the operator may die between any two of them, and intent is
-//! always stored (in one plan) before its effect (in a later one).
+//! same plan. So writes may fail one by one, the operator may die between any two of them, and intent is
+//! always stored (in one plan) before its effect (in a later one). Where an assignment is not what the
+//! snapshot shows, the snapshot is stale, and says nothing of how attempts go in that group.
 #![warn(missing_docs)]
 
 mod adopt;

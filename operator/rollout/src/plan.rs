@@ -13,7 +13,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What to write, begun in this order. Each rests only on the snapshot, so that one that fails stops no
-    /// other, and none waits for another, but all for the assignments; in the steady state there are none.
+    /// other, and none waits for another, but all for the assignments; in the steady state there are none. Where an
+    /// assignment is not what the snapshot shows, what says how an attempt goes in its group is left out.
     pub effects: Vec<Effect>,
     /// What to measure from now on. What is not listed any more is not needed: a Job of it that still
     /// runs is stopped.
@@ -62,7 +63,7 @@ pub enum Write {
         resource_version: String,
         /// The new status.
         status: Box<RolloutStatus>,
-        /// As with an assignment: a plan made from a stale snapshot must not blame one alone for what may be another's fault.
+        /// As with an assignment, and for the same reason.
         based_on: Vec<Basis>,
     },
     /// Replaces what a group is told to run.
@@ -90,6 +91,32 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The group whose assignment it replaces.
+    #[must_use]
+    pub fn assigns(&self) -> Option<&str> {
+        match self {
+            Self::WriteAssignment { group, .. } => Some(group),
+            Self::CreateRollout { .. }
+            | Self::UpdateUnit { .. }
+            | Self::SetRolloutStatus { .. }
+            | Self::KeepStable { .. } => None,
+        }
+    }
+
+    /// Whether it says how an attempt goes in a group.
+    #[must_use]
+    pub fn is_about(&self, group: &str) -> bool {
+        match self {
+            Self::SetRolloutStatus { status, .. } => status.groups.iter().any(|progress| progress.name == group),
+            Self::CreateRollout { .. }
+            | Self::UpdateUnit { .. }
+            | Self::WriteAssignment { .. }
+            | Self::KeepStable { .. } => false,
+        }
+    }
+}
+
 /// What a write rests on, beside the object that it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Basis {
@@ -97,8 +124,8 @@ pub enum Basis {
     Unit(UnitId, String),
     /// A rollout, at this resource version; none: it must not exist.
     Rollout(RolloutId, Option<String>),
-    /// What a group is told: just these entries, in this generation.
-    Told(String, u64, BTreeMap<UnitId, Entry>),
+    /// What a group is told, at this resource version.
+    Assignment(String, String),
 }
 
 /// Something to say once.

@@ -130,7 +130,7 @@ pub struct Assignment {
 }
 
 /// What a group is told to run of one unit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What to run; none while the unit is being removed.
     pub revision: Option<Digest>,

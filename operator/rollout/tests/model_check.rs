@@ -26,6 +26,11 @@ use model::{
     setting::{self, Setting},
 };
 
+/// Millions of small objects, made by one thread and dropped by another: glibc's lists of what is free grow until it does little
+/// but walk along them.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let flag = |name: &str| arguments.iter().any(|argument| argument == name);

@@ -51,8 +51,7 @@ pub(super) fn groups(
     stores.groups.state().into_iter().filter_map(read).collect()
 }
 
-/// What a group is told, for the planner; none if nobody stored it.
-pub(crate) fn assignment(object: &crd::Assignment) -> Option<Assignment> {
+fn assignment(object: &crd::Assignment) -> Option<Assignment> {
     let entries = object.spec.wire.entries.iter();
     let entries = entries.map(|entry| {
         let unit = ids::unit(entry.kind, &entry.namespace, &entry.name);

@@ -1,5 +1,5 @@
 //! What operators do with plans, as `operator/src/execute.rs` does it: each write in its order, under the version
-//! that the plan saw; one that is refused stops no other.
+//! that the plan saw; where an assignment is refused, nothing is said of how attempts go in its group.
 
 use sluice_rollout::{Effect, Phase, Rollout, RolloutId, Sample, Snapshot, Time, plan};
 
@@ -32,9 +32,7 @@ impl State {
 
     /// The leader's plan, or its first writes.
     pub fn act(&mut self, effects: &[Effect], writes: usize) {
-        for effect in effects.iter().take(writes) {
-            self.write(effect, Writer::Leader);
-        }
+        server::each(effects.iter().take(writes), |effect| self.write(effect, Writer::Leader));
         self.forget_answers();
     }
 
@@ -63,6 +61,9 @@ impl State {
     pub fn resume(&mut self) {
         let effect = self.stalled.remove(0);
         let taken = self.write(&effect, Writer::Other);
+        if let Some(group) = effect.write.assigns().filter(|_| !taken) {
+            self.stalled.retain(|left| !left.write.is_about(group));
+        }
         self.truth.noted = Some(if taken { Noted::Taken } else { Noted::Refused });
     }
 
@@ -73,10 +74,11 @@ impl State {
         let mut snapshot = view.snapshot(&self.store);
         (snapshot.samples, snapshot.watching_since) = (self.samples(), view.watching_since);
         let mut taken = None;
-        for effect in plan(&snapshot, now).effects {
-            let was_taken = self.write(&effect, Writer::Other);
+        server::each(&plan(&snapshot, now).effects, |effect| {
+            let was_taken = self.write(effect, Writer::Other);
             taken = Some(taken.unwrap_or(true) && was_taken);
-        }
+            was_taken
+        });
         self.truth.noted = taken.map(|taken| if taken { Noted::Taken } else { Noted::Refused });
     }
 

@@ -59,6 +59,8 @@ pub struct Cluster {
     pub before: Snapshot,
     /// What a second operator sees of rollouts.
     pub lagging: BTreeMap<RolloutId, Rollout>,
+    /// What it sees where all of its watches lag.
+    pub lagging_all: Snapshot,
     /// Whether the leader does nothing.
     pub is_away: bool,
 }
@@ -83,6 +85,7 @@ impl Cluster {
             backup: None,
             before: Snapshot::default(),
             lagging: BTreeMap::new(),
+            lagging_all: Snapshot::default(),
             is_away: false,
         }
     }

@@ -10,7 +10,7 @@ use sluice_rollout::{
 
 use super::{
     cluster::{Cluster, span},
-    parse,
+    parse, server,
     world::{self, JobScript, Traffic},
 };
 
@@ -81,6 +81,11 @@ impl Cluster {
             ["rollouts", "lag"] => self.lagging = self.store.rollouts.clone(),
             ["stale", "rollouts"] => {
                 self.stale(&Snapshot { rollouts: self.lagging.clone(), ..self.store.clone() });
+            }
+            // Nor do any of its watches; what it measures, it measures now.
+            ["everything", "lags"] => self.lagging_all = self.store.clone(),
+            ["stale", "everything"] => {
+                self.stale(&Snapshot { samples: self.store.samples.clone(), ..self.lagging_all.clone() });
             }
             // All that is not stored is gone: what was measured, and since when somebody watches.
             ["restart"] => {
@@ -363,13 +368,14 @@ impl Cluster {
 
     /// A second operator, that has not seen all of it, acts as well.
     fn stale(&mut self, seen: &Snapshot) {
-        let mut refused = 0;
-        for effect in plan(seen, self.now()).effects {
-            if !self.apply(&effect) {
-                refused += 1;
-            }
-        }
-        self.say(format!("-- of a stale plan, {refused} writes are refused"));
+        let effects = plan(seen, self.now()).effects;
+        let mut taken = 0;
+        server::each(&effects, |effect| {
+            let is_taken = self.apply(effect);
+            taken += usize::from(is_taken);
+            is_taken
+        });
+        self.say(format!("-- of a stale plan, {} writes are not done", effects.len() - taken));
     }
 
     /// Lets time pass, as the operator sees it: it wakes when the plan said, or when it measured something.

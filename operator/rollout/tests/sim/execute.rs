@@ -20,9 +20,7 @@ impl Cluster {
             if self.faults == Faults::Stale {
                 let stale = self.before.clone();
                 let effects = plan(&stale, self.now()).effects;
-                for effect in effects {
-                    self.apply(&effect);
-                }
+                server::each(&effects, |effect| self.apply(effect));
             }
             let planned = plan(&self.store, self.now());
             if !planned.effects.is_empty() {

@@ -1,6 +1,6 @@
 //! The API server, as far as writes of plans meet it: each is taken under the version that the plan saw, or refused.
 
-use sluice_rollout::{Assignment, Basis, Rollout, RolloutStatus, Snapshot, Verbs, Write};
+use sluice_rollout::{Assignment, Basis, Effect, Rollout, RolloutStatus, Snapshot, Verbs, Write};
 
 /// Whether what is stored is what the write was made for.
 pub fn accepts(store: &Snapshot, write: &Write) -> bool {
@@ -26,15 +26,25 @@ pub fn accepts(store: &Snapshot, write: &Write) -> bool {
     }
 }
 
+/// The writes of a plan in their order, without what is left out because an assignment was refused.
+pub fn each<'a>(effects: impl IntoIterator<Item = &'a Effect>, mut write: impl FnMut(&Effect) -> bool) {
+    let mut refused: Vec<&str> = Vec::new();
+    for effect in effects {
+        if !refused.iter().any(|group| effect.write.is_about(group)) && !write(effect) {
+            refused.extend(effect.write.assigns());
+        }
+    }
+}
+
 fn holds(store: &Snapshot, basis: &Basis) -> bool {
     match basis {
         Basis::Unit(unit, version) => store.units.get(unit).is_some_and(|u| u.resource_version == *version),
         Basis::Rollout(id, version) => {
             store.rollouts.get(id).map(|rollout| &rollout.resource_version) == version.as_ref()
         }
-        Basis::Told(group, generation, entries) => {
-            let told = store.groups.get(group).and_then(|group| group.assignment.as_ref());
-            told.is_some_and(|told| told.generation == *generation && told.entries == *entries)
+        Basis::Assignment(group, version) => {
+            let assignment = store.groups.get(group).and_then(|group| group.assignment.as_ref());
+            assignment.is_some_and(|assignment| assignment.resource_version == *version)
         }
     }
 }
