@@ -153,7 +153,8 @@ impl Reconciler {
         self.evidence.want(&plan.observe);
         let wanted = self.gates.want(&plan.observe, &writer, &stores).await;
         let members = nodes::ensure(&self.hands, &self.group_label).await;
-        let goes_on = done.is_ok() && !plan.effects.is_empty();
+        let is_measured = wanted.as_ref().is_ok_and(|is_known| *is_known);
+        let goes_on = done.is_ok() && (!plan.effects.is_empty() || is_measured);
         let mut rest = Ok(());
         let busy_since = *self.busy_since.get_or_insert_with(Instant::now);
         if !goes_on || busy_since.elapsed() >= REST_EVERY {
@@ -161,7 +162,7 @@ impl Reconciler {
             self.busy_since = goes_on.then(Instant::now);
         }
         // One object's trouble is told, and holds up nothing that is not its own.
-        [done, wanted, members, rest].into_iter().fold(Ok(()), WriteError::worse)?;
+        [done, wanted.map(drop), members, rest].into_iter().fold(Ok(()), WriteError::worse)?;
         Ok(if goes_on { Next::Now } else { Next::At(plan.wake_at) })
     }
 

@@ -16,10 +16,11 @@ use crate::{
     writer::WriteError,
 };
 
-/// Creates a rollout. That it exists already is success: its name tells what it is to do.
+/// Creates a rollout.
 ///
 /// # Errors
-/// What the API server said.
+/// A conflict where it exists already: its name tells what it is to do, and the watches have yet to show it. Or what the API
+/// server said.
 pub async fn create(hands: &Hands, id: &RolloutId, spec: &RolloutSpec) -> Result<String, WriteError> {
     let subject =
         spec.units.first().map_or_else(String::new, |change| subject(hands, &change.unit, spec, &change.target));
@@ -31,11 +32,8 @@ pub async fn create(hands: &Hands, id: &RolloutId, spec: &RolloutSpec) -> Result
         labels: unit.filter(|name| name.len() <= 63).map(|name| BTreeMap::from([(labels::UNIT.to_owned(), name)])),
         ..ObjectMeta::default()
     };
-    match hands.writer.create(&hands.api(&id.namespace), Some(&hands.stores.rollouts), &object).await {
-        Ok(created) => Ok(version(&created)),
-        Err(WriteError::Conflict { .. }) => Ok(String::new()),
-        Err(error) => Err(error),
-    }
+    let created = hands.writer.create(&hands.api(&id.namespace), Some(&hands.stores.rollouts), &object).await?;
+    Ok(version(&created))
 }
 
 /// First line of the commit's message, as it was read with the head.

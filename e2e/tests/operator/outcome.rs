@@ -32,6 +32,9 @@ const MEASURED: [&str; 9] = [
 /// the same time may do so in either.
 const NUMBERED: [&str; 3] = ["generation", "appliedGeneration", "since"];
 
+/// The same, in an entry's line.
+const NUMBERED_WORD: &str = "since=";
+
 /// Fields that may hold such numbers among words.
 const SENTENCES: [&str; 3] = ["message", "reason", "waitingFor"];
 
@@ -65,7 +68,7 @@ pub(crate) async fn read(client: &Client) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Times are told apart from their absence only, and numbers in sentences are left out.
+/// Times are told apart from their absence only, and numbers in sentences and entries are left out.
 fn essence(value: Value) -> Value {
     match value {
         Value::String(text) if text.parse::<Timestamp>().is_ok() => "a time".into(),
@@ -78,6 +81,10 @@ fn essence(value: Value) -> Value {
                     None => (name, essence(value)),
                 });
             fields.collect()
+        }
+        Value::String(text) if text.contains(NUMBERED_WORD) => {
+            let words = text.split(' ').filter(|word| !word.starts_with(NUMBERED_WORD));
+            words.collect::<Vec<_>>().join(" ").into()
         }
         Value::Array(items) => items.into_iter().map(essence).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
@@ -136,4 +143,13 @@ fn only_numbers_and_times_of_measuring_are_left_out() {
     let outcome = |value: Value| Outcome::from([("Rollout x".to_owned(), value)]);
     let differences = differences(&outcome(found("10", 1)), &outcome(found("10", 2)));
     assert_eq!(differences, [".Rollout x.attempt: 2, not 1"]);
+    let entries = |entry: &str| essence(serde_json::json!({"entries": [entry]}));
+    assert_eq!(
+        entries("Routes/team/shop since=16 revision=a stable=b"),
+        entries("Routes/team/shop since=14 revision=a stable=b")
+    );
+    assert_ne!(
+        entries("Routes/team/shop since=16 revision=a stable=b"),
+        entries("Routes/team/shop since=16 revision=a stable=a")
+    );
 }

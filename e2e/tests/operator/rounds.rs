@@ -1,12 +1,18 @@
 //! Rounds of one change each, from the same beginning, with one fault a round: an operator behind a proxy, nodes that
 //! are played, one unit that goes through staging and two groups of production.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use kube::{Api, api::ListParams};
 use serde_json::json;
 use sluice_config::Environment::{Production, Staging};
-use sluice_crds::Phase;
+use sluice_crds::{Phase, Unit};
 use sluice_e2e::{
     parts::api_proxy::{ApiProxy, Write},
     run,
@@ -87,6 +93,8 @@ pub(crate) struct Rounds<'a> {
     good: String,
     bad: String,
     base: Base,
+    /// Version of the cluster when the last round began.
+    began: AtomicU64,
     _fleet: Fleet,
 }
 
@@ -118,7 +126,7 @@ impl<'a> Rounds<'a> {
         quiet(world, &seat.proxy).await?;
         world.kill_operator(seat.name)?;
         let base = Base::keep(&world.client).await?;
-        Ok(Self { world, seat, other, good, bad, base, _fleet: fleet })
+        Ok(Self { world, seat, other, good, bad, base, began: AtomicU64::default(), _fleet: fleet })
     }
 
     /// What the change leaves behind when nothing goes wrong, and the writes and events on the way.
@@ -183,6 +191,9 @@ impl<'a> Rounds<'a> {
 
     async fn begin(&self, change: Change) -> Result<()> {
         self.base.restore().await?;
+        let units = Api::<Unit>::all(self.world.client.clone()).list_metadata(&ListParams::default()).await?;
+        let version = units.metadata.resource_version.as_deref().unwrap_or_default();
+        self.began.store(version.parse().context("a list's version")?, Relaxed);
         self.seat.proxy.forget();
         self.other.proxy.forget();
         point(self.world, self.commit(change))
@@ -192,9 +203,12 @@ impl<'a> Rounds<'a> {
         let Seat { name, proxy, .. } = &self.seat;
         self.world.kill_operator(name)?;
         if is_stale {
-            let versions: Vec<u64> = proxy.writes().iter().rev().filter_map(Write::version).collect();
-            let past = versions.get(LAG_WRITES).or(versions.last()).context("it died at a write")?;
-            proxy.lag(*past, LAG);
+            // A write that changes nothing has the version of what changed the object last, maybe in a round before.
+            let began = self.began.load(Relaxed);
+            let writes = proxy.writes();
+            let versions = writes.iter().rev().filter_map(Write::version).filter(|version| *version > began);
+            let versions: Vec<u64> = versions.collect();
+            proxy.lag(versions.get(LAG_WRITES).or(versions.last()).copied().unwrap_or(began), LAG);
         }
         proxy.mend();
         self.start(&self.seat)

@@ -39,7 +39,7 @@ pub struct Effect {
 /// One write of one object. At most one per object and plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// Creates a rollout. That it exists already is success.
+    /// Creates a rollout. One that exists already stays as it is.
     CreateRollout {
         /// Its namespace and name.
         rollout: RolloutId,

@@ -78,6 +78,11 @@ impl Jobs {
         states
     }
 
+    /// Whether its Job is known.
+    pub fn is_there(&self, stores: &Stores, want: &Want) -> bool {
+        self.find(stores, &want.name).is_some()
+    }
+
     fn find(&self, stores: &Stores, name: &str) -> Option<std::sync::Arc<Job>> {
         stores.jobs.get(&ObjectRef::new(name).within(&self.namespace))
     }

@@ -73,11 +73,11 @@ impl Gates {
         samples
     }
 
-    /// Measures this from now on, and nothing else.
+    /// Measures this from now on, and nothing else. Whether something of it is known already: nothing else would tell.
     ///
     /// # Errors
     /// When a Job cannot be written.
-    pub async fn want(&mut self, wanted: &[Wanted], writer: &Writer, stores: &Stores) -> Result<(), WriteError> {
+    pub async fn want(&mut self, wanted: &[Wanted], writer: &Writer, stores: &Stores) -> Result<bool, WriteError> {
         let mut counted = counters::Wants::default();
         let (mut queried, mut jobs) = (Vec::new(), Vec::new());
         for want in wanted {
@@ -97,8 +97,11 @@ impl Gates {
         self.counter_wants.send_if_modified(put);
         let put = |old: &mut Vec<prometheus::Want>| (*old != queried).then(|| *old = queried).is_some();
         self.query_wants.send_if_modified(put);
+        // One that another operator began may be over: no watch will tell of it.
+        let is_new = |want: &&jobs::Want| !self.job_wants.iter().any(|known| known.name == want.name);
+        let is_known = jobs.iter().filter(is_new).any(|want| self.jobs.is_there(stores, want));
         self.job_wants = jobs;
-        self.jobs.ensure(writer, stores, &self.job_wants).await
+        self.jobs.ensure(writer, stores, &self.job_wants).await.map(|()| is_known)
     }
 }
 
