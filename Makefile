@@ -44,8 +44,8 @@ test: ready ## All tests: unit, planner transcripts, API server, full cluster
 	cargo test --release --workspace -- --ignored --test-threads=1 --skip steady_state --skip ::every_
 
 .PHONY: test-full
-test-full: test ## The same, then a crash at every write, lost events, stale answers, every field wrong: two hours
-	cargo test --release --workspace --test operator -- --ignored --nocapture --test-threads=1 ::every_
+test-full: test ## The same, then a crash at every write, lost events, stale answers, every field wrong: an hour
+	cargo test --release --workspace --test operator -- --ignored --nocapture --test-threads=3 ::every_
 
 .PHONY: test-steady
 test-steady: ready ## Ten minutes with 50 units in which nothing may be written but Leases

@@ -2,7 +2,10 @@
 
 use std::{
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
 };
 
 use anyhow::{Context, Result};
@@ -111,9 +114,18 @@ pub fn group(name: &str, environment: &str, order: i32, gates: &Value) -> Value 
         "spec": {"environment": environment, "order": order, "gates": gates}})
 }
 
+/// Below those that Linux gives to connections, which would take one before it is listened on.
+const PORTS: Range<u16> = 20_000..32_000;
+
 /// A port that nobody listens on.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let many = PORTS.end - PORTS.start;
+    // Tests run beside each other, and not all of them in one process.
+    let begin = u16::try_from(process::id() % u32::from(many))?;
+    let next = || PORTS.start + begin.wrapping_add(ASKED.fetch_add(1, Relaxed)) % many;
+    let mut ports = (0..many).map(|_| next());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("every port is taken")
 }
 
 fn template() -> Value {

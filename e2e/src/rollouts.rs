@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject, ListParams},
+};
 use sluice_config::Environment;
 use sluice_crds::{GroupPhase, GroupStatus, Phase, Rollout, RolloutStatus};
 
@@ -16,20 +19,25 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Rollouts {
     api: Api<Rollout>,
+    /// The same, as they may be stored: one that no client can read is somebody's, too.
+    stored: Api<DynamicObject>,
 }
 
 impl Rollouts {
     /// Those of a namespace.
     pub async fn of(cluster: &Cluster, namespace: &str) -> Result<Self> {
-        Ok(Self { api: Api::namespaced(cluster.client().await?, namespace) })
+        let client = cluster.client().await?;
+        let stored = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Rollout>(&()));
+        Ok(Self { api: Api::namespaced(client, namespace), stored })
     }
 
     /// The newest attempt of a unit in an environment for a commit, if there is one.
     pub async fn find(&self, title: &str, environment: Environment, commit: &str) -> Result<Option<Rollout>> {
-        let all = self.api.list(&ListParams::default()).await?;
+        let all = self.stored.list(&ListParams::default()).await?;
         Ok(all
             .items
             .into_iter()
+            .filter_map(|object| object.try_parse::<Rollout>().ok())
             .filter(|r| r.spec.title == title && r.spec.environment == environment && r.spec.commit == commit)
             .max_by_key(|r| r.spec.attempt))
     }
