@@ -15,25 +15,22 @@ use crate::{
     wait::{Look, until},
 };
 
-/// The rollouts of one namespace.
+/// The rollouts of one namespace, as they are stored: one that no client can read is somebody's, too.
 #[derive(Clone, Debug)]
 pub struct Rollouts {
-    api: Api<Rollout>,
-    /// The same, as they may be stored: one that no client can read is somebody's, too.
-    stored: Api<DynamicObject>,
+    api: Api<DynamicObject>,
 }
 
 impl Rollouts {
     /// Those of a namespace.
     pub async fn of(cluster: &Cluster, namespace: &str) -> Result<Self> {
         let client = cluster.client().await?;
-        let stored = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Rollout>(&()));
-        Ok(Self { api: Api::namespaced(client, namespace), stored })
+        Ok(Self { api: Api::namespaced_with(client, namespace, &ApiResource::erase::<Rollout>(&())) })
     }
 
     /// The newest attempt of a unit in an environment for a commit, if there is one.
     pub async fn find(&self, title: &str, environment: Environment, commit: &str) -> Result<Option<Rollout>> {
-        let all = self.stored.list(&ListParams::default()).await?;
+        let all = self.api.list(&ListParams::default()).await?;
         Ok(all
             .items
             .into_iter()
@@ -44,7 +41,7 @@ impl Rollouts {
 
     /// One by its name.
     pub async fn get(&self, name: &str) -> Result<Rollout> {
-        Ok(self.api.get(name).await?)
+        Ok(self.api.get(name).await?.try_parse()?)
     }
 
     /// Waits until a unit's attempt for a commit is in `phase`. Ends early with its story when it ends otherwise.

@@ -14,8 +14,8 @@ pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> 
     stream::iter(work).buffered(AT_ONCE).collect().await
 }
 
-/// Does writes until the API server does not answer: what was not begun by then is left out.
-pub async fn writes<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T, WriteError>>>) -> Done<T> {
+/// Does writes until the API server does not answer; what came of each, in order: nothing of what was not begun by then.
+pub async fn writes<T>(work: impl IntoIterator<Item = impl Future<Output = Written<T>>>) -> Vec<Option<Written<T>>> {
     let is_silent = AtomicBool::new(false);
     let guarded = work.into_iter().map(|write| async {
         if is_silent.load(Ordering::Relaxed) {
@@ -27,23 +27,22 @@ pub async fn writes<T>(work: impl IntoIterator<Item = impl Future<Output = Resul
         }
         Some(done)
     });
-    let mut all = Done { stored: Vec::new(), worst: Ok(()) };
-    for done in self::all(guarded).await.into_iter().flatten() {
-        match done {
-            Ok(stored) => all.stored.push(stored),
-            Err(error) => all.worst = WriteError::worse(all.worst, Err(error)),
-        }
-    }
-    all
+    all(guarded).await
 }
 
-/// What came of writes.
-#[derive(Debug)]
-pub struct Done<T> {
-    /// What was stored, in order.
-    pub stored: Vec<T>,
-    /// The worst that went wrong.
-    pub worst: Result<(), WriteError>,
+/// What came of a write.
+pub type Written<T> = Result<T, WriteError>;
+
+/// The worst that went wrong.
+///
+/// # Errors
+/// That.
+pub fn worst<T>(done: impl IntoIterator<Item = Option<Written<T>>>) -> Written<()> {
+    let mut worst = Ok(());
+    for done in done.into_iter().flatten() {
+        worst = WriteError::worse(worst, done.map(drop));
+    }
+    worst
 }
 
 #[cfg(test)]
@@ -63,8 +62,9 @@ mod tests {
             number => Ok(number),
         };
         let done = writes((0..100).map(|number| std::future::ready(outcome(number)))).await;
-        assert!(done.worst.is_err_and(|error| error.is_unanswered()));
-        assert!(done.stored.contains(&2));
-        assert!(!done.stored.contains(&99));
+        assert!(matches!(done[1], Some(Err(WriteError::Conflict { .. }))));
+        assert!(matches!(done[2], Some(Ok(2))));
+        assert!(done[99].is_none());
+        assert!(worst(done).is_err_and(|error| error.is_unanswered()));
     }
 }

@@ -1,10 +1,7 @@
 //! Does what a plan says, and chooses nothing. What failed is planned anew on what is stored
 //! then.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
@@ -62,27 +59,22 @@ pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError
     let told = effects.iter().take_while(|effect| effect.write.assigns().is_some()).count();
     let mut failed = Ok(());
     let mut said: Vec<(Event, String)> = Vec::new();
-    let stale: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut stale: BTreeSet<&str> = BTreeSet::new();
     for part in [&effects[..told], &effects[told..]] {
-        let refused = std::mem::take(&mut *lock(&stale));
-        let part = part.iter().filter(|effect| !refused.iter().any(|group| effect.write.is_about(group)));
-        let writes = part.map(|Effect { write, events }| {
-            let stale = &stale;
-            async move {
-                let done = do_write(hands, write).await;
-                if let (Some(group), Err(WriteError::Conflict { .. })) = (write.assigns(), &done) {
-                    lock(stale).insert(group);
+        let known = |effect: &&Effect| !stale.iter().any(|group| effect.write.is_about(group));
+        let part: Vec<&Effect> = part.iter().filter(known).collect();
+        let done = at_once::writes(part.iter().map(|effect| do_write(hands, &effect.write))).await;
+        for (effect, done) in part.into_iter().zip(done) {
+            match done {
+                Some(Ok(version)) => said.extend(effect.events.iter().map(|event| (event.clone(), version.clone()))),
+                Some(Err(error)) => {
+                    let is_stale = matches!(error, WriteError::Conflict { .. });
+                    stale.extend(effect.write.assigns().filter(|_| is_stale));
+                    failed = WriteError::worse(failed, Err(error));
                 }
-                Ok((events, done?))
+                None => {}
             }
-        });
-        let done = at_once::writes(writes).await;
-        let events = done
-            .stored
-            .into_iter()
-            .flat_map(|(events, version)| events.iter().map(move |event| (event.clone(), version.clone())));
-        said.extend(events);
-        failed = WriteError::worse(failed, done.worst);
+        }
         if failed.as_ref().is_err_and(WriteError::is_unanswered) {
             break;
         }
@@ -92,10 +84,6 @@ pub async fn effects(hands: &Hands, effects: &[Effect]) -> Result<(), WriteError
         drop(tokio::spawn(say_all(hands.clone(), said, Timestamp::now())));
     }
     failed
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn say_all(hands: Hands, said: Vec<(Event, String)>, at: Timestamp) {

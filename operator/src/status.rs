@@ -39,7 +39,7 @@ pub async fn groups(
         object.status = Some(next);
         hands.writer.replace_status(&hands.cluster_api(), &hands.stores.groups, &object).await
     });
-    at_once::writes(writes).await.worst
+    at_once::worst(at_once::writes(writes).await)
 }
 
 fn group_status(
@@ -120,7 +120,7 @@ pub async fn units(hands: &Hands, snapshot: &Snapshot, plan: &Plan, reports: &Re
             Err(error) => Err(error),
         }
     });
-    at_once::writes(writes).await.worst
+    at_once::worst(at_once::writes(writes).await)
 }
 
 fn unit_status(

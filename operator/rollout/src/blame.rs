@@ -13,7 +13,7 @@ pub(crate) fn basis(view: &View<'_>, rollout: &Rollout, status: &RolloutStatus, 
     }
     let failed = status.groups.iter().filter(|progress| progress.phase == GroupPhase::Failed);
     let groups = failed.filter_map(|progress| {
-        let group = view.snapshot.groups.get(&progress.name)?;
+        let group = view.group(&progress.name, rollout.spec.environment)?;
         let assignment = group.assignment.as_ref()?;
         // Where this plan writes it and is refused, no status of the group is written in any case.
         let rests = !is_written(&progress.name, writes) && cannot_tell(view, rollout, progress, group);

@@ -1,7 +1,7 @@
 //! Turns what a plan wants measured into work, and what was measured into samples.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -98,8 +98,9 @@ impl Gates {
         let put = |old: &mut Vec<prometheus::Want>| (*old != queried).then(|| *old = queried).is_some();
         self.query_wants.send_if_modified(put);
         // One that another operator began may be over: no watch will tell of it.
-        let is_new = |want: &&jobs::Want| !self.job_wants.iter().any(|known| known.name == want.name);
-        let is_known = jobs.iter().filter(is_new).any(|want| self.jobs.is_there(stores, want));
+        let before: BTreeSet<&str> = self.job_wants.iter().map(|want| want.name.as_str()).collect();
+        let mut new = jobs.iter().filter(|want| !before.contains(want.name.as_str()));
+        let is_known = new.any(|want| self.jobs.is_there(stores, want));
         self.job_wants = jobs;
         self.jobs.ensure(writer, stores, &self.job_wants).await.map(|()| is_known)
     }

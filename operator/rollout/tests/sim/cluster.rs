@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sluice_rollout::{
-    Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Rollout, RolloutId, Snapshot, Time, UnitId,
-};
+use sluice_rollout::{Assignment, Exception, ExceptionKind, Node, NodeReport, Plan, Snapshot, Time, UnitId};
 
 use super::{faults::Faults, world::World};
 
@@ -57,10 +55,8 @@ pub struct Cluster {
     pub faults: Faults,
     pub backup: Option<Snapshot>,
     pub before: Snapshot,
-    /// What a second operator sees of rollouts.
-    pub lagging: BTreeMap<RolloutId, Rollout>,
-    /// What it sees where all of its watches lag.
-    pub lagging_all: Snapshot,
+    /// What a second operator's watches show.
+    pub lagging: Snapshot,
     /// Whether the leader does nothing.
     pub is_away: bool,
 }
@@ -84,8 +80,7 @@ impl Cluster {
             faults,
             backup: None,
             before: Snapshot::default(),
-            lagging: BTreeMap::new(),
-            lagging_all: Snapshot::default(),
+            lagging: Snapshot::default(),
             is_away: false,
         }
     }

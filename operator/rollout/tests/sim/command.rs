@@ -77,15 +77,14 @@ impl Cluster {
             ["stale"] => self.stale(&self.before.clone()),
             // It plans nothing until it is back; nodes, Jobs and the second operator go on.
             ["leader", state @ ("away" | "back")] => self.is_away = *state == "away",
-            // The watch of a second operator's rollouts shows nothing new from here on.
-            ["rollouts", "lag"] => self.lagging = self.store.rollouts.clone(),
+            // A second operator's watches show nothing new from here on.
+            ["watches", "lag"] => self.lagging = self.store.clone(),
             ["stale", "rollouts"] => {
-                self.stale(&Snapshot { rollouts: self.lagging.clone(), ..self.store.clone() });
+                self.stale(&Snapshot { rollouts: self.lagging.rollouts.clone(), ..self.store.clone() });
             }
-            // Nor do any of its watches; what it measures, it measures now.
-            ["everything", "lags"] => self.lagging_all = self.store.clone(),
+            // What it measures, it measures now.
             ["stale", "everything"] => {
-                self.stale(&Snapshot { samples: self.store.samples.clone(), ..self.lagging_all.clone() });
+                self.stale(&Snapshot { samples: self.store.samples.clone(), ..self.lagging.clone() });
             }
             // All that is not stored is gone: what was measured, and since when somebody watches.
             ["restart"] => {
