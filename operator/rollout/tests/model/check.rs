@@ -23,8 +23,10 @@ pub struct Outcome {
 #[derive(Clone, Copy)]
 pub enum Depth {
     Bounded,
+    /// Depth first: breadth first, the states that are still to be looked at would take more memory than there is. What is
+    /// found may take a detour.
     Deep,
-    /// One, in which nothing has to come up.
+    /// One, in which nothing has to come up: to see the shortest way to what was found.
     Only(Budget),
 }
 
@@ -38,7 +40,13 @@ pub fn check(setting: &Setting, depth: Depth, threads: usize) -> Outcome {
     let mut outcome = Outcome::default();
     let mut seen = BTreeSet::new();
     for left in budgets {
-        explore(setting.checked(left), setting.name, threads, &mut outcome, &mut seen);
+        let (checker, began) = (setting.checked(left).checker().threads(threads), Instant::now());
+        let checker = checker.finish_when(HasDiscoveries::AnyFailures);
+        let (title, out) = (format!("{}, {left}", setting.name), &mut outcome);
+        match depth {
+            Depth::Bounded | Depth::Only(_) => explored(&checker.spawn_bfs().join(), &title, began, out, &mut seen),
+            Depth::Deep => explored(&checker.spawn_dfs().join(), &title, began, out, &mut seen),
+        }
         if !outcome.problems.is_empty() {
             return outcome;
         }
@@ -50,16 +58,18 @@ pub fn check(setting: &Setting, depth: Depth, threads: usize) -> Outcome {
     outcome
 }
 
-fn explore(setting: Checked, name: &str, threads: usize, out: &mut Outcome, seen: &mut BTreeSet<&'static str>) {
-    let (began, left) = (Instant::now(), setting.start.left);
-    let checker = setting.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.spawn_bfs().join();
+fn explored(
+    checker: &impl Checker<Checked>,
+    title: &str,
+    began: Instant,
+    out: &mut Outcome,
+    seen: &mut BTreeSet<&'static str>,
+) {
     let model = checker.model();
     let states = checker.unique_state_count();
     out.states += states;
     println!(
-        "model: {}, {left}: {states} states, {} events deep, {:.1} s",
-        name,
+        "model: {title}: {states} states, {} events deep, {:.1} s",
         checker.max_depth(),
         began.elapsed().as_secs_f64()
     );
@@ -68,7 +78,7 @@ fn explore(setting: Checked, name: &str, threads: usize, out: &mut Outcome, seen
             seen.insert(promise);
             continue;
         }
-        println!("model: {name}: does not hold: {promise}");
+        println!("model: {title}: does not hold: {promise}");
         out.problems.push(promise.to_owned());
         tell(model, path.into_vec());
     }
