@@ -155,10 +155,9 @@ impl<'a> Step<'a> {
     }
 
     fn retry(&mut self) {
-        let said = self.rollout.verbs.retry.clone();
-        let Some(said) = said.filter(|said| Some(&said.token) != self.status.retried.as_ref()) else { return };
+        let Some(said) = self.rollout.new_retry().cloned() else { return };
         self.status.retried = Some(said.token);
-        if !self.awaits_decision() {
+        if !self.status.awaits_decision() {
             return;
         }
         for progress in &mut self.status.groups {
@@ -172,25 +171,9 @@ impl<'a> Step<'a> {
         self.goes_on(format!("its group is judged anew ({}: {})", said.by, said.reason));
     }
 
-    /// Whether it is paused for something that a person has to decide.
-    fn awaits_decision(&self) -> bool {
-        let by_itself = match self.status.cause {
-            Some(Cause::GateFailed | Cause::Refused | Cause::NotApplied | Cause::HoldLimit) => true,
-            Some(
-                Cause::Person
-                | Cause::RolledBack
-                | Cause::HeadReturned
-                | Cause::Shared { .. }
-                | Cause::Superseded { .. },
-            )
-            | None => false,
-        };
-        by_itself && self.status.phase == Phase::Paused
-    }
-
     /// What of its groups is looked at: who waits for a person need not measure.
     fn look(&self) -> Look {
-        if !self.awaits_decision() {
+        if !self.status.awaits_decision() {
             Look::Everything
         } else if self.status.cause == Some(Cause::NotApplied) {
             Look::Nodes
@@ -201,7 +184,7 @@ impl<'a> Step<'a> {
 
     /// Takes every group as far as it goes; answers with what stops the attempt, worst first.
     pub(crate) fn walk(&mut self) -> Option<Trouble> {
-        let may_enter = self.rollout.verbs.pause.is_none() && !self.awaits_decision();
+        let may_enter = self.rollout.verbs.pause.is_none() && !self.status.awaits_decision();
         let mut worst: Option<Trouble> = None;
         let mut waiting: Vec<(String, Vec<Waiting>)> = Vec::new();
         let mut held = false;
@@ -257,7 +240,7 @@ impl<'a> Step<'a> {
     fn stop(&mut self, trouble: Trouble) {
         match trouble.policy {
             OnGateFailure::Revert => revert::begin(self, trouble.cause, trouble.message),
-            OnGateFailure::Pause if self.awaits_decision() && !self.is_worse(&trouble) => self.settle(),
+            OnGateFailure::Pause if self.status.awaits_decision() && !self.is_worse(&trouble) => self.settle(),
             OnGateFailure::Pause => {
                 self.status.phase = Phase::Paused;
                 self.status.cause = Some(trouble.cause);
@@ -306,7 +289,7 @@ impl<'a> Step<'a> {
 
     /// Paused, going on, or done.
     fn settle(&mut self) {
-        if self.awaits_decision() {
+        if self.status.awaits_decision() {
             let why = self.status.message.clone();
             self.waiting = vec![Waiting::Decision { why }];
             return;

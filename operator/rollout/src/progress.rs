@@ -17,6 +17,13 @@ pub struct Rollout {
     pub status: RolloutStatus,
 }
 
+impl Rollout {
+    /// A `retry` that was not followed yet.
+    pub(crate) fn new_retry(&self) -> Option<&Said> {
+        self.verbs.retry.as_ref().filter(|said| Some(&said.token) != self.status.retried.as_ref())
+    }
+}
+
 /// What an attempt is to do. Never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutSpec {
@@ -100,6 +107,24 @@ pub struct RolloutStatus {
     pub rollback_answered: Option<String>,
     /// When this status was written; paces the writes that only tell progress.
     pub written_at: Option<Time>,
+}
+
+impl RolloutStatus {
+    /// Whether it is paused for something that a person has to decide.
+    pub(crate) fn awaits_decision(&self) -> bool {
+        let by_itself = match self.cause {
+            Some(Cause::GateFailed | Cause::Refused | Cause::NotApplied | Cause::HoldLimit) => true,
+            Some(
+                Cause::Person
+                | Cause::RolledBack
+                | Cause::HeadReturned
+                | Cause::Shared { .. }
+                | Cause::Superseded { .. },
+            )
+            | None => false,
+        };
+        by_itself && self.phase == Phase::Paused
+    }
 }
 
 /// Where an attempt stands. It is *in flight* from Progressing until its unit's memory lets go of it.

@@ -3,24 +3,40 @@
 //! An attempt *is in* a group from being told to run there until it passes there or goes back. One that
 //! passed a group has its verdict and is not accused of what happens there later.
 
-use crate::{GroupPhase, Phase, Rollout, RolloutId, Time, group::is_done, view::View};
+use crate::{GroupPhase, GroupProgress, Phase, Rollout, RolloutId, Time, group::is_done, view::View};
 
-/// Another attempt that must not be in a group together with this one.
+/// Another attempt that must not be in a group together with this one, which is about to enter it.
 pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, group: &str) -> Option<RolloutId> {
     // Who does not run alone is kept apart only by those that do.
     let all = view.snapshot.rollouts.iter().filter(|_| rollout.spec.alone);
     let others = all.chain(view.alone().filter(|_| !rollout.spec.alone));
     let others = others.filter(|(other, r)| *other != id && r.spec.environment == rollout.spec.environment);
-    let mut others = others.filter(|(other, r)| view.has_its_units(other, r));
-    let found = others.find(|(_, other)| match other.status.phase {
-        // One that is paused keeps nobody waiting: a person may take days.
-        Phase::Progressing => {
-            (rollout.spec.alone && is_in(other, group)) || (other.spec.alone && is_in_or_about_to(other, group))
-        }
-        Phase::Pending | Phase::Paused | Phase::Reverting => false,
-        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => false,
+    let mut others = others.filter(|(other, r)| goes_on(r) && view.has_its_units(other, r));
+    let found = others.find(|(other_id, other)| {
+        // Of two that run alone and are about to enter, one goes first.
+        let goes_first = !rollout.spec.alone || started(other_id, other) < started(id, rollout);
+        is_in(other, group) || (other.spec.alone && goes_first && is_about_to_enter(other, group))
     });
     found.map(|(other, _)| other.clone())
+}
+
+/// Whether an attempt is under way. One that is paused keeps nobody waiting: a person may take days; but one that a person
+/// has let go on does so in this plan.
+fn goes_on(rollout: &Rollout) -> bool {
+    match rollout.status.phase {
+        Phase::Progressing => true,
+        Phase::Paused => {
+            let decided = !rollout.status.awaits_decision() || rollout.new_retry().is_some();
+            decided && rollout.verbs.pause.is_none()
+        }
+        Phase::Pending | Phase::Reverting => false,
+        Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => false,
+    }
+}
+
+/// Place among those that are under way.
+fn started<'r>(id: &'r RolloutId, rollout: &Rollout) -> (Option<Time>, &'r RolloutId) {
+    (rollout.status.started_at, id)
 }
 
 /// The other attempts that were in a group at some moment after `since`.
@@ -48,14 +64,13 @@ fn is_in(rollout: &Rollout, group: &str) -> bool {
     })
 }
 
-/// The same, or it is the group's turn.
-fn is_in_or_about_to(rollout: &Rollout, group: &str) -> bool {
+/// Whether a group is the next one of an attempt.
+fn is_about_to_enter(rollout: &Rollout, group: &str) -> bool {
     let groups = &rollout.status.groups;
-    let Some(order) = groups.iter().find(|progress| progress.name == group).map(|p| p.order) else { return false };
+    let waits = |progress: &&GroupProgress| progress.name == group && progress.phase == GroupPhase::Waiting;
+    let Some(order) = groups.iter().find(waits).map(|progress| progress.order) else { return false };
     let mut earlier = groups.iter().filter(|progress| progress.order < order);
-    let turn = earlier.all(|progress| is_done(progress.phase));
-    let waits = groups.iter().any(|progress| progress.name == group && progress.phase == GroupPhase::Waiting);
-    is_in(rollout, group) || (turn && waits)
+    earlier.all(|progress| is_done(progress.phase))
 }
 
 /// Whether an attempt was in a group, unjudged, at some moment after `since`.

@@ -77,6 +77,8 @@ impl Cluster {
             ["stale"] => self.stale(&self.before.clone()),
             // It plans nothing until it is back; nodes, Jobs and the second operator go on.
             ["leader", state @ ("away" | "back")] => self.is_away = *state == "away",
+            // While it is away, so to say: it makes one plan, and no more.
+            ["leader", "plans", "once"] => self.plans_once(),
             // A second operator's watches show nothing new from here on.
             ["watches", "lag"] => self.lagging = self.store.clone(),
             ["stale", "rollouts"] => {
@@ -363,6 +365,11 @@ impl Cluster {
         self.skew_ms += if sign == "-" { -skew } else { skew };
         // The operator notices: what its clock said before is another clock's time.
         self.store.watching_since = self.now();
+    }
+
+    fn plans_once(&mut self) {
+        let effects = plan(&self.store, self.now()).effects;
+        server::each(&effects, |effect| self.apply(effect));
     }
 
     /// A second operator, that has not seen all of it, acts as well.
