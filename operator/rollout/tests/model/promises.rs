@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sluice_rollout::{
-    Cause, Environment, GroupPhase, GroupProgress, JobState, Node, OnGateFailure, Phase, Rollout, RolloutId, Target,
-    UnitId,
+    Cause, Environment, GateRef, GroupPhase, GroupProgress, JobState, Node, OnGateFailure, Phase, Rollout, RolloutId,
+    Target, UnitId,
 };
 use stateright::Property;
 
@@ -163,6 +163,11 @@ fn fails(state: &State, id: &RolloutId, rollout: &Rollout) -> bool {
     let awaits = rollout.status.phase == Phase::Paused && rollout.status.cause != Some(Cause::Person);
     let failed = state.jobs.values().filter(|job| matches!(job.state, JobState::Failed(_)));
     let mut failed = failed.flat_map(|job| &job.gates).filter(|gate| gate.rollout == *id && !awaits);
+    // That a Job is run again is stored only by the plan that finds the second one.
+    let is_again = |gate: &GateRef| {
+        let mut errors = state.jobs.values().filter(|job| matches!(job.state, JobState::Error(_)));
+        errors.any(|job| job.gates.contains(gate))
+    };
     failed.any(|gate| {
         let reverts =
             |name: &str| state.store.groups.get(name).is_some_and(|g| g.on_gate_failure == OnGateFailure::Revert);
@@ -174,6 +179,7 @@ fn fails(state: &State, id: &RolloutId, rollout: &Rollout) -> bool {
             let same = entry
                 .is_some_and(|entry| entry.since == gate.since && entry.revision.as_ref() == change.target.digest());
             first
+                && !is_again(gate)
                 && same
                 && progress.phase == GroupPhase::Verifying
                 && progress.since.values().all(|since| *since == gate.since)
