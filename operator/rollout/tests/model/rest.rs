@@ -157,6 +157,11 @@ fn decide(state: &mut State) -> bool {
 fn unit(state: &State, id: &UnitId, environment: Environment) -> Result<(), String> {
     let unit = &state.store.units[id];
     let Some(Head::Wants { target: wanted, .. }) = unit.heads.get(&environment) else { return Ok(()) };
+    let groups = state.store.groups.iter().filter(|(_, group)| group.environment == environment);
+    if groups.clone().next().is_none() {
+        // Nothing is judged where there is no group: it waits for one, or for a person, as long as it takes.
+        return Ok(());
+    }
     let memory = unit.memory.get(&environment).cloned().unwrap_or_default();
     let stable = memory.stable.clone().unwrap_or(Target::Removed);
     let rejected = state.truth.rejected.contains_key(&(id.clone(), environment, wanted.clone()));
@@ -167,7 +172,6 @@ fn unit(state: &State, id: &UnitId, environment: Environment) -> Result<(), Stri
     if !rejected && stable != *wanted && !lacks_evidence(state, id, environment, wanted) {
         return Err(format!("{at}: the branch wants {}, and {} is stable", wanted.short(), stable.short()));
     }
-    let groups = state.store.groups.iter().filter(|(_, group)| group.environment == environment);
     for (name, group) in groups {
         let entry = group.assignment.as_ref().and_then(|assignment| assignment.entries.get(id));
         if Target::from(entry.and_then(|entry| entry.revision.clone())) != stable {
