@@ -1,15 +1,15 @@
 //! What writes rest on, read from the API server itself.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use kube::{Api, Resource, ResourceExt, api::ListParams, runtime::reflector::Store};
+use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::Store};
 use sluice_rollout::Basis;
 
 use crate::{
     at_once,
     convert::ids,
-    execute::{Hands, conflict},
-    writer::{Kind, WriteError},
+    execute::Hands,
+    writer::{Kind, WriteError, what},
 };
 
 /// From so many on, one list may cost less than to get each: where they are at least one in ten.
@@ -53,12 +53,12 @@ async fn all_hold<K: Kind>(api: &Api<K>, known: &Store<K>, expected: Vec<Expecte
     if expected.len() >= LIST_FROM && expected.len() >= known.len() / LIST_SHARE {
         // Without a version: what is stored, not what some cache has.
         let list = api.list_metadata(&ListParams::default()).await;
-        let list = list.map_err(|error| ask::<K>(api.resource_url(), error))?;
+        let list = list.map_err(|error| WriteError::of(what::<K>(api.resource_url()), error))?;
         let stored = list.items.into_iter().map(|object| (object.name_any(), object.resource_version()));
         let stored: BTreeMap<String, Option<String>> = stored.collect();
         let differs = |(name, version): &&Expected| stored.get(name).cloned().flatten() != *version;
         return match expected.iter().find(differs) {
-            Some((name, _)) => Err(conflict(&kind::<K>(), name)),
+            Some((name, _)) => Err(WriteError::Conflict { what: what::<K>(name) }),
             None => Ok(()),
         };
     }
@@ -66,18 +66,10 @@ async fn all_hold<K: Kind>(api: &Api<K>, known: &Store<K>, expected: Vec<Expecte
         let stored = match api.get_metadata_opt(&name).await {
             // A memory can name what no object is named: then there is none.
             Err(kube::Error::BuildRequest(_)) => None,
-            stored => stored.map_err(|error| ask::<K>(&name, error))?,
+            stored => stored.map_err(|error| WriteError::of(what::<K>(&name), error))?,
         };
         let is_same = stored.as_ref().and_then(ResourceExt::resource_version) == version;
-        if is_same { Ok(()) } else { Err(conflict(&kind::<K>(), &name)) }
+        if is_same { Ok(()) } else { Err(WriteError::Conflict { what: what::<K>(&name) }) }
     });
     at_once::all(looks).await.into_iter().collect()
-}
-
-fn kind<K: Kind>() -> Cow<'static, str> {
-    <K as Resource>::kind(&())
-}
-
-fn ask<K: Kind>(name: &str, error: kube::Error) -> WriteError {
-    WriteError::Api { what: format!("{} {name}", kind::<K>()), source: Box::new(error) }
 }

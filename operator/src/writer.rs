@@ -40,7 +40,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    fn of(what: String, error: kube::Error) -> Self {
+    pub(crate) fn of(what: String, error: kube::Error) -> Self {
         let late = matches!(&error, kube::Error::Api(status)
             if status.is_conflict() || status.is_already_exists() || status.is_not_found());
         if late { Self::Conflict { what } } else { Self::Api { what, source: Box::new(error) } }
@@ -123,7 +123,8 @@ impl<K> Kind for K where
 {
 }
 
-fn what<K: Kind>(name: &str) -> String {
+/// An object, as errors name it.
+pub(crate) fn what<K: Kind>(name: &str) -> String {
     format!("{} {name}", <K as Resource>::kind(&()))
 }
 

@@ -292,8 +292,7 @@ fn asks_retry(rollout: &Rollout) -> bool {
         Phase::Reverting | Phase::Reverted | Phase::Aborted | Phase::Superseded => true,
         Phase::Pending | Phase::Progressing | Phase::Paused | Phase::Succeeded => false,
     };
-    let said = rollout.verbs.retry.as_ref().map(|said| &said.token);
-    over && said.is_some() && said != rollout.status.retried.as_ref()
+    over && rollout.new_retry().is_some()
 }
 
 #[cfg(test)]

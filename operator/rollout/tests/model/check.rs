@@ -17,6 +17,8 @@ pub struct Outcome {
     pub states: usize,
     /// Promises that do not hold, and what must come up and does not.
     pub problems: Vec<String>,
+    /// What came up of what must.
+    seen: BTreeSet<&'static str>,
 }
 
 /// Which budgets of a setting are explored.
@@ -38,33 +40,26 @@ pub fn check(setting: &Setting, depth: Depth, threads: usize) -> Outcome {
         Depth::Only(budget) => (vec![budget], Vec::new()),
     };
     let mut outcome = Outcome::default();
-    let mut seen = BTreeSet::new();
     for left in budgets {
         let (checker, began) = (setting.checked(left).checker().threads(threads), Instant::now());
         let checker = checker.finish_when(HasDiscoveries::AnyFailures);
         let (title, out) = (format!("{}, {left}", setting.name), &mut outcome);
         match depth {
-            Depth::Bounded | Depth::Only(_) => explored(&checker.spawn_bfs().join(), &title, began, out, &mut seen),
-            Depth::Deep => explored(&checker.spawn_dfs().join(), &title, began, out, &mut seen),
+            Depth::Bounded | Depth::Only(_) => explored(&checker.spawn_bfs().join(), &title, began, out),
+            Depth::Deep => explored(&checker.spawn_dfs().join(), &title, began, out),
         }
         if !outcome.problems.is_empty() {
             return outcome;
         }
     }
-    for missing in shows.into_iter().filter(|name| !seen.contains(name)) {
+    for missing in shows.into_iter().filter(|name| !outcome.seen.contains(name)) {
         println!("model: {}: never comes up: {missing}", setting.name);
         outcome.problems.push(format!("never comes up: {missing}"));
     }
     outcome
 }
 
-fn explored(
-    checker: &impl Checker<Checked>,
-    title: &str,
-    began: Instant,
-    out: &mut Outcome,
-    seen: &mut BTreeSet<&'static str>,
-) {
+fn explored(checker: &impl Checker<Checked>, title: &str, began: Instant, out: &mut Outcome) {
     let model = checker.model();
     let states = checker.unique_state_count();
     out.states += states;
@@ -75,7 +70,7 @@ fn explored(
     );
     for (promise, path) in checker.discoveries() {
         if model.property(promise).expectation == Expectation::Sometimes {
-            seen.insert(promise);
+            out.seen.insert(promise);
             continue;
         }
         println!("model: {title}: does not hold: {promise}");

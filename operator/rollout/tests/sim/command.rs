@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use sluice_rollout::{
     Elsewhere, Entry, Environment, Group, Head, Node, OnGateFailure, Repository, Revision, Said, Snapshot,
-    StagingEvidence, Target, Time, Together, Told, Unit, UnitChange, UnitId, plan,
+    StagingEvidence, Target, Time, Together, Told, Unit, UnitChange, UnitId,
 };
 
 use super::{
     cluster::{Cluster, span},
-    parse, server,
+    parse,
     world::{self, JobScript, Traffic},
 };
 
@@ -77,8 +77,8 @@ impl Cluster {
             ["stale"] => self.stale(&self.before.clone()),
             // It plans nothing until it is back; nodes, Jobs and the second operator go on.
             ["leader", state @ ("away" | "back")] => self.is_away = *state == "away",
-            // While it is away, so to say: it makes one plan, and no more.
-            ["leader", "plans", "once"] => self.plans_once(),
+            // But for this.
+            ["leader", "plans", "once"] => drop(self.plan_once(&self.store.clone())),
             // A second operator's watches show nothing new from here on.
             ["watches", "lag"] => self.lagging = self.store.clone(),
             ["stale", "rollouts"] => {
@@ -367,21 +367,10 @@ impl Cluster {
         self.store.watching_since = self.now();
     }
 
-    fn plans_once(&mut self) {
-        let effects = plan(&self.store, self.now()).effects;
-        server::each(&effects, |effect| self.apply(effect));
-    }
-
     /// A second operator, that has not seen all of it, acts as well.
     fn stale(&mut self, seen: &Snapshot) {
-        let effects = plan(seen, self.now()).effects;
-        let mut taken = 0;
-        server::each(&effects, |effect| {
-            let is_taken = self.apply(effect);
-            taken += usize::from(is_taken);
-            is_taken
-        });
-        self.say(format!("-- of a stale plan, {} writes are not done", effects.len() - taken));
+        let refused = self.plan_once(seen);
+        self.say(format!("-- of a stale plan, {refused} writes are not done"));
     }
 
     /// Lets time pass, as the operator sees it: it wakes when the plan said, or when it measured something.

@@ -18,9 +18,7 @@ impl Cluster {
                 return;
             }
             if self.faults == Faults::Stale {
-                let stale = self.before.clone();
-                let effects = plan(&stale, self.now()).effects;
-                server::each(&effects, |effect| self.apply(effect));
+                self.plan_once(&self.before.clone());
             }
             let planned = plan(&self.store, self.now());
             if !planned.effects.is_empty() {
@@ -61,6 +59,18 @@ impl Cluster {
         }
         let effects = &self.last_plan.effects;
         panic!("no fixed point after {ROUNDS_MAX} plans; still wanted: {effects:#?}\n{}", self.transcript.join("\n"));
+    }
+
+    /// One plan of an operator that sees this, and all of its writes. Answers how many were not done.
+    pub fn plan_once(&mut self, seen: &Snapshot) -> usize {
+        let effects = plan(seen, self.now()).effects;
+        let mut taken = 0;
+        server::each(&effects, |effect| {
+            let is_taken = self.apply(effect);
+            taken += usize::from(is_taken);
+            is_taken
+        });
+        effects.len() - taken
     }
 
     /// Writes, if the stored object is the one that the plan saw. Answers whether it was.
