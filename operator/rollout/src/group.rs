@@ -66,7 +66,7 @@ impl GroupStep<'_> {
             GroupPhase::Deploying | GroupPhase::Verifying | GroupPhase::Passed => {}
         }
         // Until the assignment says so, there is nothing to look at.
-        let Some(since) = self.since(group) else { return self.is_told_anew() };
+        let Some(since) = since(self.rollout, group) else { return self.is_told_anew() };
         if self.progress.phase != GroupPhase::Deploying && self.progress.since != since {
             self.is_told_anew();
         }
@@ -160,17 +160,6 @@ impl GroupStep<'_> {
         self.say(Severity::Normal, Reason::GroupStarted, note);
     }
 
-    /// Since when the assignment has it, per unit; none if it does not.
-    fn since(&self, group: &Group) -> Option<BTreeMap<UnitId, u64>> {
-        let entries = &group.assignment.as_ref()?.entries;
-        let units = self.rollout.spec.units.iter().map(|change| {
-            let entry = entries.get(&change.unit)?;
-            let same = Target::from(entry.revision.clone()) == change.target;
-            same.then(|| (change.unit.clone(), entry.since))
-        });
-        units.collect()
-    }
-
     /// What the group runs was or will be written anew: what was seen before says nothing about it.
     fn is_told_anew(&mut self) {
         match self.progress.phase {
@@ -253,6 +242,26 @@ impl GroupStep<'_> {
             self.stop(Cause::HoldLimit, message, OnGateFailure::Pause);
         }
     }
+}
+
+/// Since when a group's assignment has what an attempt is for, per unit; none if it does not.
+fn since(rollout: &Rollout, group: &Group) -> Option<BTreeMap<UnitId, u64>> {
+    let entries = &group.assignment.as_ref()?.entries;
+    let units = rollout.spec.units.iter().map(|change| {
+        let entry = entries.get(&change.unit)?;
+        let same = Target::from(entry.revision.clone()) == change.target;
+        same.then(|| (change.unit.clone(), entry.since))
+    });
+    units.collect()
+}
+
+/// Whether every live node of a group has what an attempt told it to run.
+pub(crate) fn has_arrived(view: &View<'_>, rollout: &Rollout, progress: &GroupProgress) -> bool {
+    let group = view.group(&progress.name, rollout.spec.environment);
+    let Some((group, since)) = group.and_then(|group| Some((group, since(rollout, group)?))) else { return false };
+    let kept = newcomers::kept(view, rollout, progress, group);
+    let nodes = nodes::look(view, &progress.name, group, &since, rollout, &kept);
+    nodes.live > 0 && nodes.behind.is_empty()
 }
 
 /// Judges a group anew, from the moment its nodes have what they are told.

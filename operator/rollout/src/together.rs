@@ -3,7 +3,11 @@
 //! An attempt *is in* a group from being told to run there until it passes there or goes back. One that
 //! passed a group has its verdict and is not accused of what happens there later.
 
-use crate::{GroupPhase, GroupProgress, Phase, Rollout, RolloutId, Time, group::is_done, view::View};
+use crate::{
+    Cause, GroupPhase, GroupProgress, Phase, Rollout, RolloutId, Time,
+    group::{self, is_done},
+    view::View,
+};
 
 /// Another attempt that must not be in a group together with this one, which is about to enter it.
 pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, group: &str) -> Option<RolloutId> {
@@ -11,7 +15,7 @@ pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, 
     let all = view.snapshot.rollouts.iter().filter(|_| rollout.spec.alone);
     let others = all.chain(view.alone().filter(|_| !rollout.spec.alone));
     let others = others.filter(|(other, r)| *other != id && r.spec.environment == rollout.spec.environment);
-    let mut others = others.filter(|(other, r)| goes_on(r) && view.has_its_units(other, r));
+    let mut others = others.filter(|(other, r)| goes_on(view, r) && view.has_its_units(other, r));
     let found = others.find(|(other_id, other)| {
         // Of two that run alone and are about to enter, one goes first.
         let goes_first = !rollout.spec.alone || started(other_id, other) < started(id, rollout);
@@ -21,17 +25,24 @@ pub(crate) fn kept_apart_by(view: &View<'_>, id: &RolloutId, rollout: &Rollout, 
 }
 
 /// Whether an attempt is under way. One that is paused keeps nobody waiting: a person may take days; but one that a person
-/// has let go on does so in this plan.
-fn goes_on(rollout: &Rollout) -> bool {
+/// has let go on, or whose nodes have what they lacked, goes on in this plan.
+fn goes_on(view: &View<'_>, rollout: &Rollout) -> bool {
     match rollout.status.phase {
         Phase::Progressing => true,
         Phase::Paused => {
             let decided = !rollout.status.awaits_decision() || rollout.new_retry().is_some();
-            decided && rollout.verbs.pause.is_none()
+            rollout.verbs.pause.is_none() && (decided || is_applied(view, rollout))
         }
         Phase::Pending | Phase::Reverting => false,
         Phase::Succeeded | Phase::Reverted | Phase::Aborted | Phase::Superseded => false,
     }
+}
+
+/// Whether all nodes have what an attempt is paused for.
+fn is_applied(view: &View<'_>, rollout: &Rollout) -> bool {
+    let mut lacked = rollout.status.groups.iter().filter(|progress| progress.phase == GroupPhase::Deploying);
+    rollout.status.cause == Some(Cause::NotApplied)
+        && lacked.all(|progress| group::has_arrived(view, rollout, progress))
 }
 
 /// Place among those that are under way.

@@ -88,12 +88,13 @@ fn watch(gate: &mut GateProgress, duration: Duration, evidence: &Evidence<'_>) {
     if gate.watched >= duration {
         return;
     }
-    let from = gate.watched_until.unwrap_or(gate.started_at).max(evidence.watching_since);
-    let gap = evidence.now.since(from);
+    let until = gate.watched_until.unwrap_or(gate.started_at);
+    let gap = evidence.now.since(until.max(evidence.watching_since));
     if evidence.live && gap <= WATCH_GAP_MAX {
         gate.watched = (gate.watched + gap).min(duration);
     }
-    gate.watched_until = Some(evidence.now);
+    // Never back: an operator whose clock is behind would let the other one count the same seconds again.
+    gate.watched_until = Some(until.max(evidence.now));
 }
 
 fn soak(gate: &GateProgress, duration: Duration, min_requests: Option<u64>) -> (Verdict, String) {
@@ -371,6 +372,19 @@ mod tests {
         judged(&mut gate, &soak, 10, &[]);
         assert_eq!(judged(&mut gate, &soak, 39, &[]), Verdict::Running);
         assert_eq!(judged(&mut gate, &soak, 40, &[]), Verdict::Pass);
+    }
+
+    #[test]
+    fn operators_whose_clocks_differ_do_not_count_the_same_seconds_twice() {
+        let soak = Check::Soak { duration: Duration::from_secs(60), min_requests: None };
+        let mut gate = start(at(0), 0);
+        judged(&mut gate, &soak, 10, &[]);
+        // The other's clock is 4 s behind, and they take turns.
+        for ahead in [11, 12, 13, 14] {
+            judged(&mut gate, &soak, ahead - 4, &[]);
+            judged(&mut gate, &soak, ahead, &[]);
+        }
+        assert_eq!(gate.watched.as_secs(), 14);
     }
 
     #[test]
