@@ -89,7 +89,7 @@ const OPERATORS: Setting = Setting {
         Budget { crashes: 1, stalls: 1, fails: 1, ..NONE },
         Budget { crashes: 1, stale: 1, fails: 1, ..NONE },
         Budget { stalls: 1, fails: 1, verbs: 1, ..NONE },
-        Budget { stale: 1, pushes: 1, fails: 1, ..NONE },
+        Budget { stale: 1, pushes: 1, ..NONE },
     ],
     shows: &[
         promises::SUCCEEDS,
@@ -158,10 +158,11 @@ const GROUPS: Setting = Setting {
     churn: &["down n1", "up n1", "leaves n4", "joins n5 g1", "joins n6 g1", "joins n4 g2"],
     bounded: &[Budget { edits: 1, ..NONE }, Budget { churn: 1, ..NONE }],
     deep: &[
-        Budget { edits: 2, fails: 1, ..NONE },
-        Budget { edits: 1, churn: 1, fails: 1, ..NONE },
+        Budget { edits: 2, ..NONE },
+        Budget { edits: 1, fails: 1, ..NONE },
+        Budget { edits: 1, churn: 1, ..NONE },
         Budget { churn: 2, ..NONE },
-        Budget { churn: 2, fails: 1, ..NONE },
+        Budget { churn: 1, fails: 1, ..NONE },
         Budget { edits: 1, crashes: 1, ..NONE },
     ],
     shows: &[promises::SUCCEEDS, promises::SKIPS],
