@@ -32,6 +32,7 @@ CHAINS = {
     "Envoy, its own filter": lambda n: peers.envoy(SERVER, n, "native"),
     "Envoy, proxy-wasm": lambda n: peers.envoy(SERVER, n, "wasm"),
     "workerd, service bindings": lambda n: peers.workerd(SERVER, n),
+    "wasmtime serve, a process a step": lambda n: peers.wasmtime(SERVER, n),
 }
 
 

@@ -14,7 +14,7 @@ GOALS = {"filter fresh": 6.0, "filter reused": 1.2}
 
 def run(figures):
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", node.cache() / "target"))
-    subprocess.run(["cargo", "bench", "--workspace", "--bench", "steps"], check=True)
+    subprocess.run(["cargo", "bench", "--profile", "dist", "--workspace", "--bench", "steps"], check=True)
 
     def median(*names):
         """Of criterion's samples, in microseconds."""

@@ -79,7 +79,7 @@ class Node:
         aside.rename(self.dir / "assignment.json")
 
     def start(self):
-        binary = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", cache() / "target")) / "release/sluice-dataplane"
+        binary = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", cache() / "target")) / "dist/sluice-dataplane"
         flags = ["--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}", "--threads", str(self.threads),
                  "--allow-loopback", "--log", "warn", "--state-dir", self.dir / "state",
                  "--assignment-file", self.dir / "assignment.json", "--revisions-dir", self.dir / "revisions"]

