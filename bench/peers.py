@@ -1,5 +1,6 @@
 """What the chain is compared with: the same steps, as each of them does such things, before the same upstream."""
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
@@ -175,27 +176,6 @@ static_resources:
     return Server(core, 18460, {"envoy.yaml": config}, command)
 
 
-class Row:
-    """Servers that stand one behind the other, the last one first; made as they are asked for."""
-
-    def __init__(self, servers):
-        self.servers = []
-        try:
-            for server in servers:
-                self.servers.append(server)
-        except RuntimeError:
-            self.__exit__()
-            raise
-        self.port = self.servers[-1].port
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for server in self.servers:
-            server.stop()
-
-
 def wasmtime(core, steps):
     """`wasmtime serve`, a process for each step: the same component as in Sluice. What it calls `next.sluice` is the process behind
     it, or the application: each has a file of names of its own."""
@@ -204,12 +184,13 @@ def wasmtime(core, steps):
     named = 'mount --bind @dir@/hosts /etc/hosts && exec "$@"'
     places = [("127.0.0.1", 18490)] + [(f"127.0.1.{n + 1}", 80) for n in range(1, steps)]
 
-    def serve(place, behind):
-        (host, port), (name, _) = place, behind
-        command = ["unshare", "--mount", "sh", "-c", named, "sh", binary, "serve", "-S", "cli", "--addr", f"{host}:{port}", wasm]
-        return Server(core, port, {"hosts": f"{name} next.sluice\n"}, command, host)
-
-    return Row(serve(*pair) for pair in reversed(list(zip(places, [*places[1:], (SHOP, 80)]))))
+    with contextlib.ExitStack() as row:
+        for (host, port), (behind, _) in reversed(list(zip(places, [*places[1:], (SHOP, 80)]))):
+            command = ["unshare", "--mount", "sh", "-c", named, "sh", binary, "serve", "-S", "cli", "--addr", f"{host}:{port}", wasm]
+            first = row.enter_context(Server(core, port, {"hosts": f"{behind} next.sluice\n"}, command, host))
+        all_of_them = row.pop_all()
+    all_of_them.port = first.port
+    return all_of_them
 
 
 def sluice(core, steps, kind, reuse):

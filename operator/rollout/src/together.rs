@@ -38,11 +38,14 @@ fn goes_on(view: &View<'_>, rollout: &Rollout) -> bool {
     }
 }
 
-/// Whether all nodes have what an attempt is paused for.
+/// Whether all nodes have what an attempt is paused for, and nothing else holds it (`Step::is_applied` lets it go on then).
 fn is_applied(view: &View<'_>, rollout: &Rollout) -> bool {
-    let mut lacked = rollout.status.groups.iter().filter(|progress| progress.phase == GroupPhase::Deploying);
-    rollout.status.cause == Some(Cause::NotApplied)
-        && lacked.all(|progress| group::has_arrived(view, rollout, progress))
+    let has_it = |progress: &GroupProgress| match progress.phase {
+        GroupPhase::Deploying => group::has_arrived(view, rollout, progress),
+        GroupPhase::Failed => false,
+        GroupPhase::Waiting | GroupPhase::Verifying | GroupPhase::Passed | GroupPhase::Skipped => true,
+    };
+    rollout.status.cause == Some(Cause::NotApplied) && rollout.status.groups.iter().all(has_it)
 }
 
 /// Place among those that are under way.
