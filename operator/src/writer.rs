@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{HeaderValue, header::ACCEPT};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions, Request},
     runtime::reflector::{Lookup, ObjectRef, Store},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -129,8 +131,25 @@ pub(crate) fn what<K: Kind>(name: &str) -> String {
 }
 
 /// A resourceVersion as a number: Kubernetes compares them so for all kinds.
-fn version<K: Kind>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Replaces an object, but for its status, and asks for no more of it than its metadata: nobody reads the rest, and to write
+/// an Assignment of a thousand units out once more is an eighth of what its replacement costs the API server.
+async fn replace<K: Kind>(client: &Client, api: &Api<K>, object: &K) -> kube::Result<PartialObjectMeta<K>> {
+    let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(api.resource_url()).replace(&object.name_any(), &params(), body);
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, METADATA_ONLY);
+    client.request(request).await
+}
+
+const METADATA_ONLY: HeaderValue =
+    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
 }
 
 impl Writer {
@@ -162,8 +181,15 @@ impl Writer {
     where
         <K as Lookup>::DynamicType: Eq + Hash + Clone,
     {
-        let (store, key, version_read) = (store.clone(), ObjectRef::from_obj(object), version(object));
-        let is_seen = move || store.get(&key).is_some_and(|o| version(&*o) >= version_read);
+        self.expect_version(store, ObjectRef::from_obj(object), version(object.meta()));
+    }
+
+    fn expect_version<K: Kind>(&self, store: &Store<K>, key: ObjectRef<K>, expected: u64)
+    where
+        <K as Lookup>::DynamicType: Eq + Hash + Clone,
+    {
+        let store = store.clone();
+        let is_seen = move || store.get(&key).is_some_and(|o| version(o.meta()) >= expected);
         if !is_seen() {
             self.remember(Box::new(is_seen));
         }
@@ -184,23 +210,26 @@ impl Writer {
     /// # Errors
     /// A conflict, or what the API server said.
     pub async fn create<K: Kind>(&self, api: &Api<K>, store: Option<&Store<K>>, object: &K) -> Result<K, WriteError> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let created = api.create(&params, object).await;
+        let created = api.create(&params(), object).await;
         let created = created.map_err(|e| WriteError::of(what::<K>(&object.name_any()), e))?;
         self.written("create", store, &created);
         Ok(created)
     }
 
-    /// Replaces an object, but for its status, under the resourceVersion that it carries.
+    /// Replaces an object, but for its status, under the resourceVersion that it carries; what it is known by then.
     ///
     /// # Errors
     /// A conflict, or what the API server said.
-    pub async fn replace<K: Kind>(&self, api: &Api<K>, store: &Store<K>, object: &K) -> Result<K, WriteError> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let name = object.name_any();
-        let replaced = api.replace(&name, &params, object).await;
-        let replaced = replaced.map_err(|e| WriteError::of(what::<K>(&name), e))?;
-        self.written("update", Some(store), &replaced);
+    pub async fn replace<K: Kind>(
+        &self,
+        api: &Api<K>,
+        store: &Store<K>,
+        object: &K,
+    ) -> Result<PartialObjectMeta<K>, WriteError> {
+        let replaced = replace(&self.client, api, object).await;
+        let replaced = replaced.map_err(|e| WriteError::of(what::<K>(&object.name_any()), e))?;
+        self.metrics.wrote(&<K as Resource>::kind(&()), "update");
+        self.expect_version(store, ObjectRef::from_obj(object), version(&replaced.metadata));
         Ok(replaced)
     }
 
@@ -209,9 +238,8 @@ impl Writer {
     /// # Errors
     /// A conflict, or what the API server said.
     pub async fn replace_status<K: Kind>(&self, api: &Api<K>, store: &Store<K>, object: &K) -> Result<K, WriteError> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
-        let replaced = api.replace_status(&name, &params, object).await;
+        let replaced = api.replace_status(&name, &params(), object).await;
         let replaced = replaced.map_err(|e| WriteError::of(what::<K>(&name), e))?;
         self.written("update status", Some(store), &replaced);
         Ok(replaced)

@@ -196,8 +196,8 @@ impl Shared {
 
     async fn write(&self, asked: Asked, parts: Parts, body: Bytes) -> Result<Response<Answer>, BoxError> {
         let _turn = self.turn.lock().await;
-        let answer = whole(self.ask(parts, body).await?).await?;
-        if answer.status.is_success() && self.stored(Write::of(asked, &answer.bytes)) {
+        let answer = whole(self.ask(parts, body.clone()).await?).await?;
+        if answer.status.is_success() && self.stored(Write::of(asked, &body, &answer.bytes)) {
             self.cut.send_replace(true);
             // The connection ends now, without an answer.
             std::future::pending::<()>().await;

@@ -172,8 +172,9 @@ impl<'a> World<'a> {
             let write = event["verb"] == "update" || event["verb"] == "create";
             let stored = event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
             if write && stored && object["resource"] == "assignments" && object["name"] == group {
-                let spec =
-                    serde_json::from_value::<sluice_config::Assignment>(event["responseObject"]["spec"].clone())?;
+                // The answer may have no more of it than its metadata.
+                let spec = event["requestObject"]["spec"].clone();
+                let spec = serde_json::from_value::<sluice_config::Assignment>(spec)?;
                 let entry = spec.entries.iter().find(|entry| entry.name == unit);
                 told.push((spec.generation, entry.and_then(|entry| entry.revision.clone())));
             }

@@ -100,13 +100,19 @@ pub struct Write {
     pub namespace: String,
     /// Name of the object.
     pub name: String,
-    /// The object as it is stored then.
+    /// The object as it is stored then. Where its metadata was all that was asked for, the rest is what was sent.
     pub object: Value,
 }
 
 impl Write {
-    pub(super) fn of(asked: Asked, answer: &[u8]) -> Self {
-        let object: Value = serde_json::from_slice(answer).unwrap_or_default();
+    pub(super) fn of(asked: Asked, sent: &[u8], answer: &[u8]) -> Self {
+        let read = |bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        let mut object = read(answer);
+        if object["kind"] == "PartialObjectMetadata" {
+            let metadata = object["metadata"].take();
+            object = read(sent);
+            object["metadata"] = metadata;
+        }
         let Asked { verb, resource, namespace, name, subresource } = asked;
         let name = if name.is_empty() { text(&object["metadata"]["name"]).to_owned() } else { name };
         Self { verb, resource, subresource, namespace, name, object }
@@ -182,8 +188,15 @@ mod tests {
     fn a_write_knows_its_object() {
         let created = asked(&Method::POST, "/apis/sluice.dev/v1alpha1/namespaces/team/rollouts").expect("a request");
         let answer = json!({"metadata": {"name": "shop-r-st-1", "resourceVersion": "812"}}).to_string();
-        let write = Write::of(created, answer.as_bytes());
+        let write = Write::of(created, b"{}", answer.as_bytes());
         assert_eq!((write.to_string().as_str(), write.version()), ("Create rollouts shop-r-st-1", Some(812)));
+        let replaced = asked(&Method::PUT, "/apis/sluice.dev/v1alpha1/assignments/main").expect("a request");
+        let sent =
+            json!({"metadata": {"name": "main", "resourceVersion": "812"}, "spec": {"generation": 7}}).to_string();
+        let metadata = json!({"name": "main", "resourceVersion": "813"});
+        let answer = json!({"kind": "PartialObjectMetadata", "metadata": metadata}).to_string();
+        let write = Write::of(replaced, sent.as_bytes(), answer.as_bytes());
+        assert_eq!((write.version(), &write.object["spec"]["generation"]), (Some(813), &json!(7)));
     }
 
     #[test]
