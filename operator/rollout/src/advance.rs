@@ -67,7 +67,7 @@ impl<'a> Step<'a> {
 
     fn in_flight(&mut self) {
         let mut units = self.rollout.spec.units.iter();
-        if let Some(lost) = units.find(|change| !self.view.snapshot.units.contains_key(&change.unit)) {
+        if let Some(lost) = units.find(|change| self.view.unit(&change.unit).is_none()) {
             // Nobody knows whether it still has its unit: what runs keeps running.
             self.waiting.push(Waiting::UnitMemory { unit: lost.unit.clone() });
             return;
@@ -128,7 +128,7 @@ impl<'a> Step<'a> {
         let mut holders = units.filter_map(|change| self.view.memory(&change.unit, environment).in_flight.clone());
         let by = holders.find(|holder| holder != self.id);
         let taken_back = |by: &RolloutId| {
-            let holder = self.view.snapshot.rollouts.get(by);
+            let holder = self.view.rollout(by);
             holder.is_some_and(|holder| {
                 let mut units = holder.spec.units.iter().map(|change| &change.unit);
                 let is_taken = |unit| rollback::is_taken_back(self.view.memory(unit, environment), by, holder, unit);
@@ -149,7 +149,7 @@ impl<'a> Step<'a> {
         let environment = self.rollout.spec.environment;
         self.rollout.spec.units.iter().find_map(|change| {
             let wanted = self.view.wanted(&change.unit, environment)?;
-            let returned = *wanted == self.view.stable(&change.unit, environment) && *wanted != change.target;
+            let returned = wanted == self.view.stable(&change.unit, environment) && *wanted != change.target;
             returned.then(|| wanted.short().to_owned())
         })
     }

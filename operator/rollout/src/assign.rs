@@ -12,8 +12,12 @@ use crate::{
     view::{View, target_of},
 };
 
-/// What an entry should say; an absent one is `None`.
-type Content = Option<(Option<Digest>, Option<Digest>)>;
+/// What an entry says, revision and stable; an absent one is `None`.
+type Content<'a> = Option<(Option<&'a Digest>, Option<&'a Digest>)>;
+
+fn content(entry: &Entry) -> (Option<&Digest>, Option<&Digest>) {
+    (entry.revision.as_ref(), entry.stable.as_ref())
+}
 
 /// Writes the assignments that differ from what they should be.
 pub(crate) fn writes(view: &View<'_>) -> Vec<Effect> {
@@ -47,23 +51,32 @@ fn write(view: &View<'_>, name: &str, group: &Group, generation: u64) -> Option<
         let mut nodes = group.nodes.iter().filter_map(|(node, state)| Some((node, nodes::report(view, name, state)?)));
         nodes.any(|(_, report)| report.generation > assignment.generation)
     });
-    let units: BTreeSet<&UnitId> = current.keys().chain(view.snapshot.units.keys()).collect();
-    let (mut entries, mut based_on) = (BTreeMap::new(), BTreeSet::new());
-    for unit in units {
-        let old = current.get(unit);
-        let content = desired(view, unit, name, group);
-        let same = old.map(|entry| (entry.revision.clone(), entry.stable.clone())) == content;
-        if !same {
-            based_on.extend(basis(view, unit, group.environment));
-        }
-        if let Some((revision, stable)) = content {
-            let since = old.filter(|_| same && !restored).map_or(generation, |entry| entry.since);
-            entries.insert(unit.clone(), Entry { revision, stable, since });
-        }
-    }
+    // What a group runs of a unit that nobody remembers stays.
+    let changes = view.snapshot.units.keys().filter_map(|unit| {
+        let told = current.get(unit).map(content);
+        let desired = desired(view, unit, name, group, told);
+        (desired != told).then_some((unit, desired))
+    });
+    let changes: Vec<(&UnitId, Content<'_>)> = changes.collect();
     // A restored one may be empty, and its nodes run what it has not: it is written in any case.
-    if group.assignment.is_some() && !restored && entries == *current {
+    if group.assignment.is_some() && !restored && changes.is_empty() {
         return None;
+    }
+    let based_on: BTreeSet<Basis> = changes.iter().flat_map(|(unit, _)| basis(view, unit, group.environment)).collect();
+    let mut entries = current.clone();
+    if restored {
+        entries.values_mut().for_each(|entry| entry.since = generation);
+    }
+    for (unit, content) in changes {
+        match content {
+            Some((revision, stable)) => {
+                let entry = Entry { revision: revision.cloned(), stable: stable.cloned(), since: generation };
+                entries.insert(unit.clone(), entry);
+            }
+            None => {
+                entries.remove(unit);
+            }
+        }
     }
     let write = Write::WriteAssignment {
         group: name.to_owned(),
@@ -86,38 +99,33 @@ fn restored_event(name: &str) -> Event {
 }
 
 fn basis(view: &View<'_>, unit: &UnitId, environment: Environment) -> Vec<Basis> {
-    let Some(known) = view.snapshot.units.get(unit) else { return Vec::new() };
+    let Some(known) = view.unit(unit) else { return Vec::new() };
     let mut basis = vec![Basis::Unit(unit.clone(), known.resource_version.clone())];
     if let Some(id) = &view.memory(unit, environment).in_flight {
-        let version = view.snapshot.rollouts.get(id).map(|rollout| rollout.resource_version.clone());
+        let version = view.rollout(id).map(|rollout| rollout.resource_version.clone());
         basis.push(Basis::Rollout(id.clone(), version));
     }
     basis
 }
 
-/// What a group should run of a unit.
-fn desired(view: &View<'_>, unit: &UnitId, name: &str, group: &Group) -> Content {
+/// What a group should run of a unit that is told to run `current` of it.
+fn desired<'a>(view: &'a View<'_>, unit: &UnitId, name: &str, group: &Group, current: Content<'a>) -> Content<'a> {
     let environment = group.environment;
-    let entry = group.assignment.as_ref().and_then(|assignment| assignment.entries.get(unit));
-    let current = entry.map(|entry| (entry.revision.clone(), entry.stable.clone()));
-    if !view.snapshot.units.contains_key(unit) {
-        return current;
-    }
     if let Some((id, rollout)) = view.in_flight(unit, environment) {
         let target = target_of(rollout, unit);
         let taken_back = rollback::is_taken_back(view.memory(unit, environment), id, rollout, unit);
         if let Some(target) = target.filter(|_| holds(rollout, name) && !taken_back) {
-            return Some((target.digest().cloned(), view.stable_digest(unit, environment)));
+            return Some((target.digest(), view.stable_digest(unit, environment)));
         }
-        if rollout.status.phase == Phase::Pending && is_handed_over(view, unit, environment, &current) {
+        if rollout.status.phase == Phase::Pending && is_handed_over(view, unit, environment, current) {
             return current;
         }
     }
     match &view.memory(unit, environment).stable {
-        Some(Target::Revision(digest)) => Some((Some(digest.clone()), Some(digest.clone()))),
+        Some(Target::Revision(digest)) => Some((Some(digest), Some(digest))),
         Some(Target::Removed) => None,
         None => current.filter(|(revision, stable)| {
-            let target = Target::from(revision.clone());
+            let target = Target::from(revision.cloned());
             stable.is_some() || adopt::unexplained(view, unit, environment, &target)
         }),
     }
@@ -141,9 +149,9 @@ fn was_told(phase: GroupPhase, entered_at: Option<crate::Time>) -> bool {
 
 /// Whether a group still runs the attempt that a newer one is about to replace: it goes straight from one
 /// to the other, unless what it runs has failed.
-fn is_handed_over(view: &View<'_>, unit: &UnitId, environment: Environment, current: &Content) -> bool {
+fn is_handed_over(view: &View<'_>, unit: &UnitId, environment: Environment, current: Content<'_>) -> bool {
     let Some((revision, _)) = current else { return false };
-    let target = Target::from(revision.clone());
+    let target = Target::from(revision.cloned());
     let former = view.last_attempt_at(unit, environment, &target);
     former.is_some_and(|(_, rollout)| rollout.status.phase == Phase::Progressing)
 }
@@ -152,15 +160,15 @@ fn is_handed_over(view: &View<'_>, unit: &UnitId, environment: Environment, curr
 pub(crate) fn is_stable_everywhere(view: &View<'_>, unit: &UnitId, environment: Environment) -> bool {
     let stable = view.stable_digest(unit, environment);
     let mut groups = view.snapshot.groups.values().filter(|group| group.environment == environment);
-    groups.all(|group| runs(group, unit, &stable))
+    groups.all(|group| runs(group, unit, stable))
 }
 
 /// Whether a group is told to run just this of a unit.
-pub(crate) fn runs(group: &Group, unit: &UnitId, stable: &Option<Digest>) -> bool {
+pub(crate) fn runs(group: &Group, unit: &UnitId, stable: Option<&Digest>) -> bool {
     let entry = group.assignment.as_ref().and_then(|assignment| assignment.entries.get(unit));
     match (entry, stable) {
         (None, None) => true,
-        (Some(entry), Some(_)) => entry.revision == *stable,
+        (Some(entry), Some(_)) => entry.revision.as_ref() == stable,
         (Some(_), None) | (None, Some(_)) => false,
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn missing(
         Ok(Some(wish)) => wish,
         Ok(None) => return (None, None),
         Err(missing) => {
-            let differs = view.wanted(id, environment).is_some_and(|wanted| *wanted != view.stable(id, environment));
+            let differs = view.wanted(id, environment).is_some_and(|wanted| wanted != view.stable(id, environment));
             return (None, differs.then(|| UnitReport::Together { unit: missing.clone() }));
         }
     };

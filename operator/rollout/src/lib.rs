@@ -18,6 +18,7 @@ mod create;
 mod domain;
 mod gates;
 mod group;
+mod index;
 mod judge;
 mod memory;
 mod newcomers;

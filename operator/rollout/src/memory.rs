@@ -18,20 +18,23 @@ const REJECTED_MAX: usize = 50;
 
 /// Writes a unit's memory, if it changes. `ending`: the attempts that this plan ends.
 pub(crate) fn update(view: &View<'_>, id: &UnitId, unit: &Unit, ending: &BTreeSet<&RolloutId>) -> Option<Effect> {
-    let mut memory: BTreeMap<_, _> = unit.memory.clone();
+    let mut changed = BTreeMap::new();
     let mut events = Vec::new();
     for environment in Environment::ALL {
         let mut next = Next { view, id, environment, memory: view.memory(id, environment).clone(), events: Vec::new() };
         next.step(ending);
         if next.memory != *view.memory(id, environment) {
-            memory.insert(environment, next.memory);
+            changed.insert(environment, next.memory);
             events.extend(next.events);
         }
     }
-    (memory != unit.memory).then(|| Effect {
-        write: Write::UpdateUnit { unit: id.clone(), resource_version: unit.resource_version.clone(), memory },
-        events,
-    })
+    if changed.is_empty() {
+        return None;
+    }
+    let mut memory = unit.memory.clone();
+    memory.extend(changed);
+    let write = Write::UpdateUnit { unit: id.clone(), resource_version: unit.resource_version.clone(), memory };
+    Some(Effect { write, events })
 }
 
 /// The memory of one unit in one environment, on its way to what it should be.
@@ -76,7 +79,7 @@ impl Next<'_> {
 
     fn lift_rejections(&mut self) {
         let retried = |rejection: &Rejection| {
-            let rollout = self.view.snapshot.rollouts.get(&rejection.by);
+            let rollout = self.view.rollout(&rejection.by);
             rollout.is_some_and(asks_retry)
         };
         let rejected = self.memory.rejected.iter();
@@ -84,7 +87,7 @@ impl Next<'_> {
             rejected.filter(|(_, r)| retried(r)).map(|(target, r)| (target.clone(), r.by.clone())).collect();
         for (target, by) in lifted {
             self.memory.rejected.remove(&target);
-            let said = self.view.snapshot.rollouts.get(&by).and_then(|r| r.verbs.retry.clone());
+            let said = self.view.rollout(&by).and_then(|r| r.verbs.retry.clone());
             let said = said.map_or_else(String::new, |said| format!(" ({}: {})", said.by, said.reason));
             let note = format!("{}: {} may be tried again{said}", self.environment, target.short());
             self.say(Severity::Normal, Reason::Retried, note);
@@ -94,7 +97,7 @@ impl Next<'_> {
     /// Takes over how the attempt that has the unit ended.
     fn fold_attempt(&mut self) {
         let Some(in_flight) = self.memory.in_flight.clone() else { return };
-        let Some(rollout) = self.view.snapshot.rollouts.get(&in_flight) else {
+        let Some(rollout) = self.view.rollout(&in_flight) else {
             // Its object was deleted. The groups go back first, so that nothing it left is taken for stable.
             if assign::is_stable_everywhere(self.view, self.id, self.environment) {
                 self.memory.in_flight = None;

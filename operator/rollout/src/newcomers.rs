@@ -51,7 +51,7 @@ fn of_group(view: &View<'_>, name: &str, group: &Group) -> Vec<Effect> {
 /// Whether a node may run what its group is told of a unit: an attempt vouches for it, or it is stable. On
 /// the way back the assignment has to be written first.
 fn is_safe(view: &View<'_>, name: &str, group: &Group, unit: &UnitId) -> bool {
-    if !view.snapshot.units.contains_key(unit) {
+    if view.unit(unit).is_none() {
         // What the group runs of it stays. Nobody will ever judge that, once no attempt of it is left.
         let mut attempts = view.attempts(unit, group.environment).iter();
         let entry = group.assignment.as_ref().and_then(|assignment| assignment.entries.get(unit));
@@ -61,7 +61,7 @@ fn is_safe(view: &View<'_>, name: &str, group: &Group, unit: &UnitId) -> bool {
     let attempt = view.in_flight(unit, group.environment).map(|(_, rollout)| rollout);
     let in_group = |rollout: &Rollout| rollout.status.groups.iter().any(|progress| progress.name == name);
     attempt.is_some_and(|rollout| rollout.status.phase.holds_groups() && in_group(rollout))
-        || assign::runs(group, unit, &view.stable_digest(unit, group.environment))
+        || assign::runs(group, unit, view.stable_digest(unit, group.environment))
 }
 
 fn event(id: &RolloutId, rollout: &Rollout, group: &str, nodes: usize) -> Event {

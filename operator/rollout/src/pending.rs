@@ -107,8 +107,9 @@ impl Step<'_> {
         let environment = self.rollout.spec.environment;
         let groups = self.groups();
         let units = self.rollout.spec.units.iter();
-        self.status.stable =
-            units.map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment))).collect();
+        self.status.stable = units
+            .map(|change| (change.unit.clone(), self.view.stable_digest(&change.unit, environment).cloned()))
+            .collect();
         self.status.phase = Phase::Progressing;
         self.status.started_at = Some(self.view.now);
         let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();

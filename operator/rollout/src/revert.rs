@@ -49,7 +49,7 @@ pub(crate) fn confirm(step: &mut Step<'_>) {
         let mut needs = 0;
         for change in &units {
             let stable = step.view.stable_digest(&change.unit, environment);
-            if !assign::runs(group, &change.unit, &stable) {
+            if !assign::runs(group, &change.unit, stable) {
                 // Not told yet: it will be, by this very plan.
                 return;
             }
@@ -95,7 +95,7 @@ fn is_rejected(step: &Step<'_>) -> bool {
     let environment = step.rollout.spec.environment;
     let mut units = step.rollout.spec.units.iter();
     units.all(|change| {
-        let exists = step.view.snapshot.units.contains_key(&change.unit);
+        let exists = step.view.unit(&change.unit).is_some();
         !exists || step.view.memory(&change.unit, environment).rejected.contains_key(&change.target)
     })
 }

@@ -69,12 +69,12 @@ fn gives_way(rollout: &Rollout) -> bool {
 
 /// The Repository of a unit, if that is gone: nobody knows any more what it asked of staging, nor what its branch wants.
 pub(crate) fn gone(view: &View<'_>, unit: &UnitId) -> Option<String> {
-    let id = &view.snapshot.units.get(unit)?.repository;
+    let id = &view.unit(unit)?.repository;
     (!view.snapshot.repositories.contains_key(id)).then(|| id.name.clone())
 }
 
 fn head(view: &View<'_>, change: &UnitChange, environment: Environment) -> Option<Waiting> {
-    let unit = view.snapshot.units.get(&change.unit);
+    let unit = view.unit(&change.unit);
     match unit.and_then(|unit| unit.heads.get(&environment)) {
         Some(Head::Wants { .. }) => None,
         Some(Head::Unknown { reason }) => Some(Waiting::Head { reason: reason.clone() }),
@@ -123,7 +123,7 @@ fn here(view: &View<'_>, change: &UnitChange) -> InStaging {
 
 /// What a unit's Repository asks of staging; none if it is gone: then nothing starts, whatever was shown.
 fn evidence_asked(view: &View<'_>, unit: &UnitId) -> Option<StagingEvidence> {
-    let unit = view.snapshot.units.get(unit)?;
+    let unit = view.unit(unit)?;
     Some(view.snapshot.repositories.get(&unit.repository)?.staging_evidence)
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn lacks_evidence(view: &View<'_>, change: &UnitChange, environment: 
         Target::Revision(digest) => !staging.passed.contains_key(digest),
         // That staging does without it now is newer than any time it was there.
         Target::Removed => {
-            staging.in_flight.is_some() || view.stable(&change.unit, Environment::Staging) != Target::Removed
+            staging.in_flight.is_some() || *view.stable(&change.unit, Environment::Staging) != Target::Removed
         }
     }
 }
@@ -176,7 +176,7 @@ fn references(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option
             let mut units = revision.refers_to.iter();
             let absent = units.find(|unit| match target_of(rollout, unit) {
                 Some(target) => *target == Target::Removed,
-                None => view.stable(unit, environment) == Target::Removed,
+                None => *view.stable(unit, environment) == Target::Removed,
             })?;
             Some(Waiting::Reference { unit: absent.clone() })
         }
@@ -221,10 +221,10 @@ fn claims(view: &View<'_>, change: &UnitChange, rollout: &Rollout) -> Option<Wai
         revision.claims.get(&environment)
     };
     let mine = claims(change.target.digest()?)?;
-    let age = |unit: &UnitId| view.snapshot.units.get(unit).map(|unit| unit.created_at);
+    let age = |unit: &UnitId| view.unit(unit).map(|unit| unit.created_at);
     let mut rivals: BTreeSet<&UnitId> = mine.iter().flat_map(|claim| view.claimants(environment, claim)).collect();
     rivals.extend(rollout.spec.units.iter().map(|change| &change.unit));
-    let rivals = rivals.into_iter().filter(|unit| **unit != change.unit && view.snapshot.units.contains_key(*unit));
+    let rivals = rivals.into_iter().filter(|unit| **unit != change.unit && view.unit(unit).is_some());
     for unit in rivals {
         let mut digests = will_run(view, unit, rollout);
         if (age(unit), unit) < (age(&change.unit), &change.unit) {
@@ -245,7 +245,7 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
     if change.target != Target::Removed {
         return None;
     }
-    let id = &view.snapshot.units.get(&change.unit)?.repository;
+    let id = &view.unit(&change.unit)?.repository;
     // Without it nothing starts anyway.
     let repository = view.snapshot.repositories.get(id)?;
     if !repository.whole.contains(&environment) {
@@ -253,7 +253,7 @@ fn confirmation(view: &View<'_>, change: &UnitChange, environment: Environment) 
     }
     let units = view.snapshot.units.iter().filter(|(_, unit)| unit.repository == *id);
     let (mut removed, mut of) = (Vec::new(), 0);
-    for (unit_id, unit) in units.filter(|(unit_id, _)| view.stable(unit_id, environment) != Target::Removed) {
+    for (unit_id, unit) in units.filter(|(unit_id, _)| *view.stable(unit_id, environment) != Target::Removed) {
         of += 1;
         // One that was rejected stays until somebody asks for it: it goes with no commit.
         let rejected = view.memory(unit_id, environment).rejected.contains_key(&Target::Removed);

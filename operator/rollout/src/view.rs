@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Cause, Digest, Environment, Group, Head, Phase, Rollout, RolloutId, Snapshot, Target, Time, UnitId, UnitMemory,
-    room::Room,
+    Cause, Digest, Environment, Group, Head, Phase, Rollout, RolloutId, Snapshot, Target, Time, Unit, UnitId,
+    UnitMemory, index::Index, room::Room,
 };
 
 /// Attempts with their names.
@@ -17,7 +17,10 @@ type Claimants<'a> = BTreeMap<Environment, BTreeMap<&'a str, BTreeSet<&'a UnitId
 pub(crate) struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Time,
-    of_unit: BTreeMap<&'a UnitId, BTreeMap<Environment, Attempts<'a>>>,
+    units: Index<'a, UnitId, &'a Unit>,
+    rollouts: Index<'a, RolloutId, (&'a RolloutId, &'a Rollout)>,
+    /// Attempts of a unit in an environment, oldest first.
+    of_unit: Index<'a, UnitId, BTreeMap<Environment, Attempts<'a>>>,
     /// Who accuses whom of a failure that nobody can attribute.
     accusers: BTreeMap<&'a RolloutId, &'a RolloutId>,
     /// Attempts that are not over and run alone.
@@ -36,7 +39,6 @@ const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 
 impl<'a> View<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Time) -> Self {
-        let mut of_unit: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
         let (mut accusers, mut alone) = (BTreeMap::new(), Vec::new());
         for (id, rollout) in &snapshot.rollouts {
             if rollout.spec.alone && !rollout.status.phase.is_over() {
@@ -45,17 +47,14 @@ impl<'a> View<'a> {
             if let Some(Cause::Shared { with }) = &rollout.status.cause {
                 accusers.extend(with.iter().map(|accused| (accused, id)));
             }
-            for change in &rollout.spec.units {
-                of_unit
-                    .entry(&change.unit)
-                    .or_default()
-                    .entry(rollout.spec.environment)
-                    .or_default()
-                    .push((id, rollout));
-            }
         }
-        for attempts in of_unit.values_mut().flat_map(BTreeMap::values_mut) {
-            attempts.sort_by_key(|(_, rollout)| rollout.spec.attempt);
+        let mut by_attempt: Attempts<'_> = snapshot.rollouts.iter().collect();
+        by_attempt.sort_by_key(|(_, rollout)| rollout.spec.attempt);
+        let mut of_unit = Index::<_, BTreeMap<_, Attempts<'_>>>::default();
+        for (id, rollout) in by_attempt {
+            for change in &rollout.spec.units {
+                of_unit.entry(&change.unit).entry(rollout.spec.environment).or_default().push((id, rollout));
+            }
         }
         let assigned = snapshot.groups.values().filter_map(|group| group.assignment.as_ref());
         let assigned = assigned.map(|assignment| assignment.generation).max().unwrap_or(0);
@@ -63,6 +62,8 @@ impl<'a> View<'a> {
         let mut view = Self {
             snapshot,
             now,
+            units: snapshot.units.iter().collect(),
+            rollouts: snapshot.rollouts.iter().map(|(id, rollout)| (id, (id, rollout))).collect(),
             of_unit,
             accusers,
             alone,
@@ -79,7 +80,17 @@ impl<'a> View<'a> {
 
     /// The attempt that failed a gate which could as well be this one's fault.
     pub(crate) fn accuser(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
-        self.snapshot.rollouts.get_key_value(*self.accusers.get(id)?)
+        self.rollouts.get(*self.accusers.get(id)?).copied()
+    }
+
+    /// What is known of a unit.
+    pub(crate) fn unit(&self, id: &UnitId) -> Option<&'a Unit> {
+        self.units.get(id).copied()
+    }
+
+    /// A rollout that exists.
+    pub(crate) fn rollout(&self, id: &RolloutId) -> Option<&'a Rollout> {
+        self.rollouts.get(id).map(|(_, rollout)| *rollout)
     }
 
     /// The attempts that run alone and are not over, of any environment.
@@ -115,26 +126,25 @@ impl<'a> View<'a> {
 
     /// What is remembered of a unit in an environment.
     pub(crate) fn memory(&self, unit: &UnitId, environment: Environment) -> &UnitMemory {
-        self.snapshot.units.get(unit).and_then(|unit| unit.memory.get(&environment)).unwrap_or(&self.nothing)
+        self.unit(unit).and_then(|unit| unit.memory.get(&environment)).unwrap_or(&self.nothing)
     }
 
     /// What the branch wants of a unit, if anyone can tell.
     pub(crate) fn wanted(&self, unit: &UnitId, environment: Environment) -> Option<&'a Target> {
-        match self.snapshot.units.get(unit)?.heads.get(&environment)? {
+        match self.unit(unit)?.heads.get(&environment)? {
             Head::Wants { target, .. } => Some(target),
             Head::Unknown { .. } => None,
         }
     }
 
     /// What a unit runs where no attempt holds it; a unit that never succeeded is as good as removed.
-    pub(crate) fn stable(&self, unit: &UnitId, environment: Environment) -> Target {
-        let stable = self.memory(unit, environment).stable.clone();
-        stable.unwrap_or(Target::Removed)
+    pub(crate) fn stable(&self, unit: &UnitId, environment: Environment) -> &Target {
+        self.memory(unit, environment).stable.as_ref().unwrap_or(&Target::Removed)
     }
 
     /// The same, as the digest of an assignment's entry.
-    pub(crate) fn stable_digest(&self, unit: &UnitId, environment: Environment) -> Option<Digest> {
-        self.stable(unit, environment).digest().cloned()
+    pub(crate) fn stable_digest(&self, unit: &UnitId, environment: Environment) -> Option<&Digest> {
+        self.stable(unit, environment).digest()
     }
 
     /// All attempts of a unit in an environment, oldest first.
@@ -156,7 +166,7 @@ impl<'a> View<'a> {
     /// The attempt that has a unit; none if there is none, or its object is gone.
     pub(crate) fn in_flight(&self, unit: &UnitId, environment: Environment) -> Option<(&'a RolloutId, &'a Rollout)> {
         let id = self.memory(unit, environment).in_flight.as_ref()?;
-        self.snapshot.rollouts.get_key_value(id)
+        self.rollouts.get(id).copied()
     }
 
     /// Whether an attempt has all of its units.

@@ -24,7 +24,7 @@ pub(crate) fn of<'a>(view: &View<'a>, unit: &UnitId, environment: Environment) -
     let none = std::slice::from_ref(unit).iter();
     let mut changes = Vec::new();
     let mut add = |unit: &UnitId| {
-        let wanted = view.wanted(unit, environment).filter(|wanted| **wanted != view.stable(unit, environment));
+        let wanted = view.wanted(unit, environment).filter(|wanted| *wanted != view.stable(unit, environment));
         changes.extend(wanted.map(|target| UnitChange { unit: unit.clone(), target: target.clone() }));
     };
     match together {
@@ -45,7 +45,7 @@ pub(crate) fn of<'a>(view: &View<'a>, unit: &UnitId, environment: Environment) -
 }
 
 fn head<'a>(view: &View<'a>, unit: &UnitId, environment: Environment) -> Option<&'a Head> {
-    view.snapshot.units.get(unit)?.heads.get(&environment)
+    view.unit(unit)?.heads.get(&environment)
 }
 
 impl Wish<'_> {
@@ -68,7 +68,7 @@ impl Wish<'_> {
 
     /// Whether a rejection is of just this: what failed together with something else may be tried with another.
     pub(crate) fn is_rejected_by(&self, view: &View<'_>, rejection: &Rejection) -> bool {
-        let by = view.snapshot.rollouts.get(&rejection.by);
+        let by = view.rollout(&rejection.by);
         !by.is_some_and(|by| by.spec.units.len() > 1 && by.spec.units != self.changes)
     }
 
