@@ -23,7 +23,7 @@ pub const DATAPLANE_ACCOUNT: &str = "sluice-dataplane";
 /// Installs the resource definitions, makes the namespaces, the account and the template of the dataplane.
 pub async fn prepare(cluster: &Cluster) -> Result<()> {
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml");
-    for file in std::fs::read_dir(crds)? {
+    for file in std::fs::read_dir(crds).with_context(|| format!("cannot list {crds}"))? {
         let path = file?.path();
         if path.extension().is_some_and(|e| e == "yaml") {
             cluster.kubectl(&["apply", "--server-side", "-f", &path.to_string_lossy()]).await?;
