@@ -71,9 +71,9 @@ class Node:
             if wasm is not None:
                 (self.dir / "revisions" / f"{revision['artifact']['digest'][:16]}.wasm").write_bytes(wasm)
             unit = f"{revision['kind']}/team/{revision['name']}"
-            entries.append(f"{unit} since={self.generation} revision={name} stable={name}")
+            entries.append(f"{unit} since={self.generation} revision={name} stable=same")
         assignment = {"format": 1, "environment": "production", "generation": self.generation,
-                      "stages": ["edge", "security", "transform", "route"], "entries": sorted(entries)}
+                      "stages": ["edge", "security", "transform", "route"], "entries": "\n".join(sorted(entries))}
         aside = self.dir / "assignment.aside"
         aside.write_text(json.dumps(assignment))
         aside.rename(self.dir / "assignment.json")

@@ -244,7 +244,7 @@ fn object(kind: &str, name: &str, spec: &Value) -> Value {
 }
 
 fn assignment() -> Value {
-    let spec = json!({"format": 1, "environment": "production", "generation": 1, "stages": ["edge"], "entries": []});
+    let spec = json!({"format": 1, "environment": "production", "generation": 1, "stages": ["edge"], "entries": ""});
     object("Assignment", "canary", &spec)
 }
 

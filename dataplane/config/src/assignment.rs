@@ -1,11 +1,11 @@
 //! What one group should run.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Environment, UnitKind, UnitRef};
+use crate::{Digest, Environment, UnitKind, UnitRef, limits};
 
 /// What one deployment group should run. Written only by the operator, watched by the group's nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,14 +19,18 @@ pub struct Assignment {
     pub generation: u64,
     /// Stages of the chain, in order.
     pub stages: Vec<String>,
-    /// One entry a unit, sorted by kind, namespace, name.
+    /// A line a unit, sorted: `Worker/edge-team/auth since=7 revision=<digest> stable=<digest or same>`. The generation at which
+    /// the line last changed, what to run (none: it is being removed), and what to go back to (same: that very revision; none:
+    /// it never succeeded).
+    // One text, for the API server's sake: docs/decisions/0022-entries-are-lines.md.
+    #[serde(with = "text")]
+    #[schemars(schema_with = "text::schema")]
     pub entries: Vec<Entry>,
 }
 
-/// One unit in an assignment. Stored as one line, `Worker/edge-team/auth since=7 revision=… stable=…`: an API server takes
-/// seven times as long to check and copy the same in fields, for each of a thousand units at every change of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+/// One unit in an assignment, as a line: `Worker/edge-team/auth since=7 revision=… stable=…`. What is stable and runs is not
+/// written twice: `stable=same`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Kind of the unit.
     pub kind: UnitKind,
@@ -44,7 +48,7 @@ pub struct Entry {
 
 /// A line that is no entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{line}` is no entry ({why}): write Worker/edge-team/auth since=7 revision=<digest> stable=<digest>")]
+#[error("`{line}` is no entry ({why}): write Worker/edge-team/auth since=7 revision=<digest> stable=<digest or same>")]
 pub struct NoEntry {
     line: String,
     why: &'static str,
@@ -53,14 +57,19 @@ pub struct NoEntry {
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{} since={}", self.kind, self.namespace, self.name, self.since)?;
-        for (key, digest) in [("revision", &self.revision), ("stable", &self.stable)] {
-            if let Some(digest) = digest {
-                write!(f, " {key}={digest}")?;
-            }
+        if let Some(revision) = &self.revision {
+            write!(f, " revision={revision}")?;
         }
-        Ok(())
+        match &self.stable {
+            None => Ok(()),
+            stable if *stable == self.revision => write!(f, " stable={SAME}"),
+            Some(stable) => write!(f, " stable={stable}"),
+        }
     }
 }
+
+/// In place of stable's digest, where that is the revision's.
+const SAME: &str = "same";
 
 impl FromStr for Entry {
     type Err = NoEntry;
@@ -82,7 +91,7 @@ fn parse(line: &str) -> Result<Entry, &'static str> {
         let is_new = match key {
             "since" => since.replace(value.parse::<u64>().map_err(|_| "since is no number")?).is_none(),
             "revision" => revision.replace(value.parse::<Digest>().map_err(|_| "revision is no digest")?).is_none(),
-            "stable" => stable.replace(value.parse::<Digest>().map_err(|_| "stable is no digest")?).is_none(),
+            "stable" => stable.replace(value).is_none(),
             _ => return Err("there is no such key"),
         };
         if !is_new {
@@ -90,40 +99,46 @@ fn parse(line: &str) -> Result<Entry, &'static str> {
         }
     }
     let since = since.ok_or("since is missing")?;
+    let stable = match stable {
+        None => None,
+        Some(SAME) => Some(revision.clone().ok_or("stable is the same as a revision that is missing")?),
+        Some(digest) => Some(digest.parse::<Digest>().map_err(|_| "stable is no digest")?),
+    };
     Ok(Entry { kind, namespace: namespace.to_owned(), name: name.to_owned(), revision, stable, since })
-}
-
-impl From<Entry> for String {
-    fn from(entry: Entry) -> Self {
-        entry.to_string()
-    }
-}
-
-impl TryFrom<String> for Entry {
-    type Error = NoEntry;
-
-    fn try_from(line: String) -> Result<Self, NoEntry> {
-        line.parse()
-    }
-}
-
-impl JsonSchema for Entry {
-    fn schema_name() -> Cow<'static, str> {
-        "Entry".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": ENTRY_BYTES_MAX,
-            "description": "One unit: Worker/edge-team/auth since=7 revision=<digest> stable=<digest>. What to run (none: it is being \
-                removed), what to go back to (none: it never succeeded), and the generation at which this entry last changed.",
-        })
-    }
 }
 
 /// A unit of the longest names, and two digests.
 const ENTRY_BYTES_MAX: usize = 600;
+
+/// Entries as one text, each on a line of its own.
+mod text {
+    use std::fmt::Write;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{ENTRY_BYTES_MAX, Entry, Schema, SchemaGenerator, json_schema, limits};
+
+    pub(super) fn serialize<S: Serializer>(entries: &[Entry], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::new();
+        for entry in entries {
+            // Text can always be written to memory.
+            let _infallible = writeln!(text, "{entry}");
+        }
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.lines().map(|line| line.parse().map_err(D::Error::custom)).collect()
+    }
+
+    pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": limits::ENTRIES * (ENTRY_BYTES_MAX + 1),
+        })
+    }
+}
 
 impl Entry {
     /// Whose entry this is.

@@ -81,11 +81,13 @@ fn assignment() -> Assignment {
 #[test]
 fn an_entry_is_one_line() {
     let digest = "9f2c1a77".repeat(8);
-    let line = format!("Worker/edge-team/hello since=7 revision={digest} stable={digest}");
+    let line = format!("Worker/edge-team/hello since=7 revision={digest} stable=same");
     let entry: Entry = line.parse().unwrap();
-    assert_eq!((entry.name.as_str(), entry.since), ("hello", 7));
-    assert_eq!(serde_json::to_value(&entry).unwrap(), json!(line));
+    assert_eq!((entry.name.as_str(), entry.since, &entry.stable), ("hello", 7, &entry.revision));
+    assert_eq!(entry.to_string(), line);
+    assert_eq!(format!("Worker/edge-team/hello since=7 revision={digest} stable={digest}").parse(), Ok(entry.clone()));
     let removed = Entry { revision: None, ..entry };
+    assert_eq!(removed.to_string(), format!("Worker/edge-team/hello since=7 stable={digest}"));
     assert_eq!(removed.to_string().parse(), Ok(removed));
     for (line, why) in [
         ("", "it begins with no unit"),
@@ -94,6 +96,8 @@ fn an_entry_is_one_line() {
         ("Worker/edge-team/hello", "since is missing"),
         ("Worker/edge-team/hello since=-1", "since is no number"),
         ("Worker/edge-team/hello since=7 revision=9f2c", "revision is no digest"),
+        ("Worker/edge-team/hello since=7 stable=9f2c", "stable is no digest"),
+        ("Worker/edge-team/hello since=7 stable=same", "stable is the same as a revision that is missing"),
         ("Worker/edge-team/hello since=7 since=8", "a key stands there twice"),
         ("Worker/edge-team/hello since=7 until=8", "there is no such key"),
         ("Worker/edge-team/hello since=7 ", "a word is no key=value"),
@@ -101,6 +105,21 @@ fn an_entry_is_one_line() {
         let said = line.parse::<Entry>().unwrap_err().to_string();
         assert!(said.starts_with(&format!("`{line}` is no entry ({why}): write ")), "{said}");
     }
+}
+
+#[test]
+fn entries_are_one_text_with_a_line_each() {
+    let config = format!("Config/edge-team/flags since=3 revision={} stable=same", Digest::of(b"2"));
+    let entries = vec![config.parse().unwrap(), assignment().entries[0].clone()];
+    let two = Assignment { entries, ..assignment() };
+    let mut json = serde_json::to_value(&two).unwrap();
+    assert_eq!(json["entries"], format!("{}\n{}\n", two.entries[0], two.entries[1]));
+    assert_eq!(serde_json::from_value::<Assignment>(json.clone()).unwrap(), two);
+    json["entries"] = json!(format!("{}\nhello\n", two.entries[0]));
+    let error = serde_json::from_value::<Assignment>(json.clone()).unwrap_err().to_string();
+    assert!(error.starts_with("`hello` is no entry (it begins with no unit): write Worker/edge-team/auth"), "{error}");
+    json["entries"] = json!("");
+    assert_eq!(serde_json::from_value::<Assignment>(json).unwrap().entries, []);
 }
 
 /// Pins the digest: a change here voids every stored revision in every cluster.

@@ -12,8 +12,9 @@ fn entry() -> impl Strategy<Value = Entry> {
             kind,
             namespace,
             name,
+            // Every other one has what is stable, as most have.
+            stable: if since % 2 == 0 { revision.clone() } else { stable },
             revision,
-            stable,
             since,
         })
 }
@@ -23,8 +24,7 @@ proptest! {
 
     #[test]
     fn an_entry_is_read_as_it_was_written(entry in entry()) {
-        let line = serde_json::to_string(&entry).unwrap();
-        prop_assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), entry);
+        prop_assert_eq!(entry.to_string().parse::<Entry>().unwrap(), entry);
     }
 
     #[test]

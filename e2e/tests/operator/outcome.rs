@@ -32,7 +32,7 @@ const MEASURED: [&str; 9] = [
 /// the same time may do so in either.
 const NUMBERED: [&str; 3] = ["generation", "appliedGeneration", "since"];
 
-/// The same, in an entry's line.
+/// The same, in the lines of entries.
 const NUMBERED_WORD: &str = "since=";
 
 /// Fields that may hold such numbers among words.
@@ -143,7 +143,7 @@ fn only_numbers_and_times_of_measuring_are_left_out() {
     let outcome = |value: Value| Outcome::from([("Rollout x".to_owned(), value)]);
     let differences = differences(&outcome(found("10", 1)), &outcome(found("10", 2)));
     assert_eq!(differences, [".Rollout x.attempt: 2, not 1"]);
-    let entries = |entry: &str| essence(serde_json::json!({"entries": [entry]}));
+    let entries = |entry: &str| essence(serde_json::json!({"entries": format!("{entry}\n{entry}\n")}));
     assert_eq!(
         entries("Routes/team/shop since=16 revision=a stable=b"),
         entries("Routes/team/shop since=14 revision=a stable=b")

@@ -156,7 +156,7 @@ mod tests {
     fn a_generation_that_nobody_can_have_reached_uses_up_no_numbers() {
         let generation = |generation: u64| {
             let spec = json!({"format": 1, "environment": "staging", "generation": generation, "stages": [],
-                "entries": []});
+                "entries": ""});
             let object = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Assignment",
                 "metadata": {"name": "canary", "resourceVersion": "1"}, "spec": spec});
             let object: crd::Assignment = serde_json::from_value(object).unwrap();
