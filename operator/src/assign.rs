@@ -53,10 +53,11 @@ pub async fn write(
         (Some(_), _) => return Err(conflict("Assignment", group)),
     };
     let object = Assignment { metadata, spec };
-    Ok(match resource_version {
-        None => version(&hands.writer.create(&api, Some(&hands.stores.assignments), &object).await?),
-        Some(_) => version(&hands.writer.replace(&api, &hands.stores.assignments, &object).await?),
-    })
+    let written = match resource_version {
+        None => hands.writer.create(&api, Some(&hands.stores.assignments), &object).await?,
+        Some(_) => hands.writer.replace(&api, &hands.stores.assignments, object).await?,
+    };
+    Ok(version(&written))
 }
 
 fn write_entry(unit: &UnitId, entry: &Entry) -> wire::Entry {

@@ -56,7 +56,7 @@ async fn belong(hands: &Hands, node: &Node, group: &str) -> Result<(), WriteErro
         Some(known) if known.spec.group != group => {
             let mut moved = DataplaneNode::clone(&known);
             moved.spec = DataplaneNodeSpec { group: group.to_owned(), joined_at, keep_stable: Vec::new() };
-            let moved = writer.replace(&api, &stores.dataplane_nodes, &moved).await?;
+            let moved = writer.replace(&api, &stores.dataplane_nodes, moved).await?;
             let note = format!("moved from group {} to {group}, as the label of the Node says", known.spec.group);
             events.publish(&moved, false, "Moved", &note, &moved.resource_version().unwrap_or_default()).await;
         }
@@ -79,6 +79,6 @@ pub async fn keep_stable(
     let stored = stored.filter(|stored| stored.resource_version().as_deref() == Some(resource_version));
     let mut object = DataplaneNode::clone(&*stored.ok_or_else(|| conflict("DataplaneNode", node))?);
     object.spec.keep_stable = units.iter().map(ids::wire_unit).collect();
-    let written = hands.writer.replace(&hands.cluster_api(), &hands.stores.dataplane_nodes, &object).await?;
+    let written = hands.writer.replace(&hands.cluster_api(), &hands.stores.dataplane_nodes, object).await?;
     Ok(version(&written))
 }

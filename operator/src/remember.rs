@@ -36,6 +36,6 @@ pub async fn update(
             },
         );
     }
-    let written = hands.writer.replace(&hands.api(&id.namespace), &hands.stores.units, &unit).await?;
+    let written = hands.writer.replace(&hands.api(&id.namespace), &hands.stores.units, unit).await?;
     Ok(version(&written))
 }

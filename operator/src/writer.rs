@@ -9,7 +9,6 @@ use std::{
 };
 
 use http::{HeaderValue, header::ACCEPT};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions, Request},
@@ -131,18 +130,8 @@ pub(crate) fn what<K: Kind>(name: &str) -> String {
 }
 
 /// A resourceVersion as a number: Kubernetes compares them so for all kinds.
-fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-/// Replaces an object, but for its status, and asks for no more of it than its metadata: nobody reads the rest, and to write
-/// an Assignment of a thousand units out once more is an eighth of what its replacement costs the API server.
-async fn replace<K: Kind>(client: &Client, api: &Api<K>, object: &K) -> kube::Result<PartialObjectMeta<K>> {
-    let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-    let request = Request::new(api.resource_url()).replace(&object.name_any(), &params(), body);
-    let mut request = request.map_err(kube::Error::BuildRequest)?;
-    request.headers_mut().insert(ACCEPT, METADATA_ONLY);
-    client.request(request).await
+fn version<K: Kind>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 const METADATA_ONLY: HeaderValue =
@@ -181,15 +170,8 @@ impl Writer {
     where
         <K as Lookup>::DynamicType: Eq + Hash + Clone,
     {
-        self.expect_version(store, ObjectRef::from_obj(object), version(object.meta()));
-    }
-
-    fn expect_version<K: Kind>(&self, store: &Store<K>, key: ObjectRef<K>, expected: u64)
-    where
-        <K as Lookup>::DynamicType: Eq + Hash + Clone,
-    {
-        let store = store.clone();
-        let is_seen = move || store.get(&key).is_some_and(|o| version(o.meta()) >= expected);
+        let (store, key, version_read) = (store.clone(), ObjectRef::from_obj(object), version(object));
+        let is_seen = move || store.get(&key).is_some_and(|o| version(&*o) >= version_read);
         if !is_seen() {
             self.remember(Box::new(is_seen));
         }
@@ -216,21 +198,25 @@ impl Writer {
         Ok(created)
     }
 
-    /// Replaces an object, but for its status, under the resourceVersion that it carries; what it is known by then.
+    /// Replaces an object, but for its status, under the resourceVersion that it carries. The same object, with the metadata
+    /// that it is stored with: more of it is not asked for, since to write an Assignment of a thousand units out once more is
+    /// an eighth of what its replacement costs the API server.
     ///
     /// # Errors
     /// A conflict, or what the API server said.
-    pub async fn replace<K: Kind>(
-        &self,
-        api: &Api<K>,
-        store: &Store<K>,
-        object: &K,
-    ) -> Result<PartialObjectMeta<K>, WriteError> {
-        let replaced = replace(&self.client, api, object).await;
-        let replaced = replaced.map_err(|e| WriteError::of(what::<K>(&object.name_any()), e))?;
-        self.metrics.wrote(&<K as Resource>::kind(&()), "update");
-        self.expect_version(store, ObjectRef::from_obj(object), version(&replaced.metadata));
-        Ok(replaced)
+    pub async fn replace<K: Kind>(&self, api: &Api<K>, store: &Store<K>, mut object: K) -> Result<K, WriteError> {
+        let name = object.name_any();
+        let replaced = async {
+            let body = serde_json::to_vec(&object).map_err(kube::Error::SerdeError)?;
+            let request = Request::new(api.resource_url()).replace(&name, &params(), body);
+            let mut request = request.map_err(kube::Error::BuildRequest)?;
+            request.headers_mut().insert(ACCEPT, METADATA_ONLY);
+            self.client.request::<PartialObjectMeta<K>>(request).await
+        };
+        let replaced = replaced.await.map_err(|e| WriteError::of(what::<K>(&name), e))?;
+        *object.meta_mut() = replaced.metadata;
+        self.written("update", Some(store), &object);
+        Ok(object)
     }
 
     /// Replaces an object's status, under the resourceVersion that it carries.

@@ -119,7 +119,8 @@ impl Watchers {
         Ok(())
     }
 
-    /// Changes the Assignment as the operator does. Milliseconds until every watcher has heard of it.
+    /// Changes the Assignment. Other than the operator it reads it first, and has the whole of it back. Milliseconds until every
+    /// watcher has heard of it.
     async fn change(&self, api: &Api<Assignment>) -> Result<f64> {
         self.heard.store(0, Ordering::SeqCst);
         let mut assignment = api.get(GROUPS[0]).await?;

@@ -11,6 +11,10 @@ use sluice_rollout::{
     Unit, UnitChange, UnitId, UnitKind, UnitMemory, Verbs, plan,
 };
 
+/// As the operator has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const UNITS: usize = 1_000;
 const GROUPS: [&str; 4] = ["internal", "canary", "early", "main"];
 const NODES: usize = 5;

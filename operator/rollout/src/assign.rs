@@ -54,8 +54,8 @@ fn write(view: &View<'_>, name: &str, group: &Group, generation: u64) -> Option<
     // What a group runs of a unit that nobody remembers stays.
     let changes = view.snapshot.units.keys().filter_map(|unit| {
         let told = current.get(unit).map(content);
-        let desired = desired(view, unit, name, group, told);
-        (desired != told).then_some((unit, desired))
+        let wanted = desired(view, unit, name, group, told);
+        (wanted != told).then_some((unit, wanted))
     });
     let changes: Vec<(&UnitId, Content<'_>)> = changes.collect();
     // A restored one may be empty, and its nodes run what it has not: it is written in any case.
@@ -67,16 +67,16 @@ fn write(view: &View<'_>, name: &str, group: &Group, generation: u64) -> Option<
     if restored {
         entries.values_mut().for_each(|entry| entry.since = generation);
     }
-    for (unit, content) in changes {
-        match content {
-            Some((revision, stable)) => {
-                let entry = Entry { revision: revision.cloned(), stable: stable.cloned(), since: generation };
-                entries.insert(unit.clone(), entry);
-            }
-            None => {
-                entries.remove(unit);
-            }
-        }
+    for (unit, wanted) in changes {
+        let entry = wanted.map(|(revision, stable)| Entry {
+            revision: revision.cloned(),
+            stable: stable.cloned(),
+            since: generation,
+        });
+        match entry {
+            Some(entry) => entries.insert(unit.clone(), entry),
+            None => entries.remove(unit),
+        };
     }
     let write = Write::WriteAssignment {
         group: name.to_owned(),

@@ -13,6 +13,11 @@ impl<'a, K: Eq + Hash, V> Index<'a, K, V> {
         self.0.get(name)
     }
 
+    /// The same, with the name as long as what it names.
+    pub(crate) fn get_key_value(&self, name: &K) -> Option<(&'a K, &V)> {
+        self.0.get_key_value(name).map(|(name, value)| (*name, value))
+    }
+
     /// The value of a name; a default one where there was none.
     pub(crate) fn entry(&mut self, name: &'a K) -> &mut V
     where

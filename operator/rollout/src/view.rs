@@ -18,7 +18,7 @@ pub(crate) struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Time,
     units: Index<'a, UnitId, &'a Unit>,
-    rollouts: Index<'a, RolloutId, (&'a RolloutId, &'a Rollout)>,
+    rollouts: Index<'a, RolloutId, &'a Rollout>,
     /// Attempts of a unit in an environment, oldest first.
     of_unit: Index<'a, UnitId, BTreeMap<Environment, Attempts<'a>>>,
     /// Who accuses whom of a failure that nobody can attribute.
@@ -63,7 +63,7 @@ impl<'a> View<'a> {
             snapshot,
             now,
             units: snapshot.units.iter().collect(),
-            rollouts: snapshot.rollouts.iter().map(|(id, rollout)| (id, (id, rollout))).collect(),
+            rollouts: snapshot.rollouts.iter().collect(),
             of_unit,
             accusers,
             alone,
@@ -80,7 +80,7 @@ impl<'a> View<'a> {
 
     /// The attempt that failed a gate which could as well be this one's fault.
     pub(crate) fn accuser(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
-        self.rollouts.get(*self.accusers.get(id)?).copied()
+        self.named(self.accusers.get(id)?)
     }
 
     /// What is known of a unit.
@@ -90,7 +90,11 @@ impl<'a> View<'a> {
 
     /// A rollout that exists.
     pub(crate) fn rollout(&self, id: &RolloutId) -> Option<&'a Rollout> {
-        self.rollouts.get(id).map(|(_, rollout)| *rollout)
+        self.rollouts.get(id).copied()
+    }
+
+    fn named(&self, id: &RolloutId) -> Option<(&'a RolloutId, &'a Rollout)> {
+        self.rollouts.get_key_value(id).map(|(id, rollout)| (id, *rollout))
     }
 
     /// The attempts that run alone and are not over, of any environment.
@@ -166,7 +170,7 @@ impl<'a> View<'a> {
     /// The attempt that has a unit; none if there is none, or its object is gone.
     pub(crate) fn in_flight(&self, unit: &UnitId, environment: Environment) -> Option<(&'a RolloutId, &'a Rollout)> {
         let id = self.memory(unit, environment).in_flight.as_ref()?;
-        self.rollouts.get(id).copied()
+        self.named(id)
     }
 
     /// Whether an attempt has all of its units.

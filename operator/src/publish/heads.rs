@@ -88,7 +88,7 @@ async fn write_one(
                     return Ok(());
                 }
                 input.published.begin(input.id);
-                hands.writer.replace(&api, &hands.stores.units, &next).await.map(drop)
+                hands.writer.replace(&api, &hands.stores.units, next).await
             }
             None => {
                 let mut environments = UnitEnvironments::default();
@@ -106,11 +106,11 @@ async fn write_one(
                 };
                 let object = Unit { metadata, spec, status: None };
                 input.published.begin(input.id);
-                hands.writer.create(&api, Some(&hands.stores.units), &object).await.map(drop)
+                hands.writer.create(&api, Some(&hands.stores.units), &object).await
             }
         };
         match written {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(WriteError::Conflict { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
