@@ -5,6 +5,9 @@ use wasmtime_wasi::I32Exit;
 
 use crate::{Failure, Outcome, meter::Meter};
 
+/// What a log has of a trap.
+const TOLD_CHARS_MAX: usize = 2_000;
+
 /// A guest asked for what the host cannot do: a message that cannot be, or more than may be kept. The message goes to logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -50,13 +53,16 @@ fn of(error: &wasmtime::Error) -> Failure {
     }
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(status)) => failure(Outcome::Trap, format!("it exited with status {status}")),
-        None => {
-            // With the guest's stack, which is long. Never by `{:?}`: with RUST_BACKTRACE set that has the host's stack as
-            // well, and naming its functions holds a serving thread for 100 ms.
-            let why = format!("{error:#}").chars().take(2_000).collect();
-            failure(Outcome::Trap, why)
-        }
+        None => failure(Outcome::Trap, told(error)),
     }
+}
+
+/// The trap, then where: a stack of the guest's is long, and what is too long is cut. Never by `{:?}`: with RUST_BACKTRACE set
+/// that has the host's stack as well, and naming its functions holds a serving thread for 100 ms.
+fn told(error: &wasmtime::Error) -> String {
+    let mut causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+    causes.reverse();
+    causes.join(": ").chars().take(TOLD_CHARS_MAX).collect()
 }
 
 /// Whether the system refused something (memory, mostly) outside of any guest: whose fault that is, the
@@ -73,9 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trap_tells_its_causes_and_nothing_of_the_host() {
-        let failure = of(&wasmtime::Error::msg("unreachable").context("wasm backtrace: 0: handle"));
-        assert_eq!(failure.why, "wasm backtrace: 0: handle: unreachable");
+    fn a_trap_is_told_before_the_guests_stack_and_without_the_hosts() {
+        let trap = || wasmtime::Error::msg("unreachable");
+        assert_eq!(of(&trap().context("wasm backtrace: 0: handle")).why, "unreachable: wasm backtrace: 0: handle");
+        let deep = of(&trap().context("0: handle ".repeat(1_000))).why;
+        assert!(deep.starts_with("unreachable: 0: handle"), "{deep}");
+        assert_eq!(deep.len(), TOLD_CHARS_MAX);
     }
 
     #[test]
