@@ -33,7 +33,7 @@ mod status;
 mod traces;
 mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -41,7 +41,7 @@ use sluice_chain::{Runtime, RuntimeConfig};
 use sluice_config::{Digest, NodeReport, Revision};
 use sluice_egress::{Egress, EgressConfig};
 use sluice_worker::{
-    Engine, EngineConfig,
+    Engine, EngineConfig, ask_for_slices,
     compiler::{self, Bounds, Compiler},
 };
 use tokio::{
@@ -67,6 +67,8 @@ const UPSTREAM_IDLE_PER_ORIGIN: usize = 64;
 /// Inputs that the control loop has not taken yet; more wait where they come from.
 const INPUTS: usize = 256;
 const BACKLOG: u32 = 4096;
+/// What decides and loads is interrupted by whoever serves.
+const CONTROL_SLICE: Duration = Duration::from_millis(10);
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
@@ -88,13 +90,25 @@ fn main() -> anyhow::Result<()> {
         .thread_name("serve")
         .enable_all()
         .build()?;
-    let control = runtime::Builder::new_current_thread().thread_name("control").enable_all().build()?;
+    // This thread, and those of its blocking pool.
+    ask_for_control_slices();
+    let control = runtime::Builder::new_current_thread()
+        .thread_name("control")
+        .on_thread_start(ask_for_control_slices)
+        .enable_all()
+        .build()?;
     drop(control.spawn(log.tell_lost()));
     let result = control.block_on(run(cli.args, serving.handle()));
     // What is left has had its deadline.
     serving.shutdown_background();
     control.shutdown_background();
     result
+}
+
+fn ask_for_control_slices() {
+    if let Err(error) = ask_for_slices(CONTROL_SLICE) {
+        tracing::debug!(%error, "requests may wait for what is loaded");
+    }
 }
 
 async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {

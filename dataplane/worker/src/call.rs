@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -150,7 +151,9 @@ async fn guest(
         && instance.is_at_rest(&mut store, &meter)
     {
         store.data_mut().rest();
-        idle.give_back(Living { store, instance, life });
+        idle.give_back(Living { store, instance, life }, Instant::now());
+    } else if result.is_err() {
+        store::let_go(store);
     }
     result
 }
@@ -172,7 +175,7 @@ impl Running {
         let Some(guest) = self.guest.as_mut() else {
             return Poll::Ready(Ok(()));
         };
-        self.meter.resume();
+        self.meter.resume(Instant::now());
         let polled = guest.as_mut().poll(cx);
         self.meter.suspend();
         let failure = match polled {

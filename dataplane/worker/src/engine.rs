@@ -11,12 +11,17 @@ use wasmtime::{
 use crate::{
     CompileError, Compiled, OwnCode, call,
     compile::{self, Linkers},
-    filter,
+    computing, filter,
     imports::Contract,
+    slices::ask_for_slices,
 };
 
-/// How often a running guest is looked at.
+/// How often it is looked whether a guest runs.
 const TICK: Duration = Duration::from_millis(1);
+/// The same while one does: its neighbours wait for that.
+const TICK_WHILE_A_GUEST_RUNS: Duration = Duration::from_micros(250);
+/// The shortest that there is: the ticker does next to nothing, and a guest that loops is not stopped while it waits.
+const TICKER_SLICE: Duration = Duration::from_micros(100);
 
 /// Core modules, tables and memories that a component may have: what toolchains make is far below.
 const CORE_INSTANCES_MAX: u32 = 32;
@@ -84,7 +89,7 @@ impl Engines {
 }
 
 impl Engine {
-    /// An engine, its pool, and the thread that ticks each millisecond until the engine is dropped.
+    /// An engine, its pool, and the thread that ticks each millisecond or more often until the engine is dropped.
     ///
     /// # Errors
     /// The pool's address space or the thread cannot be had.
@@ -212,10 +217,13 @@ fn tick(engines: &Engines) -> std::io::Result<()> {
     thread::Builder::new()
         .name("sluice-ticker".to_owned())
         .spawn(move || {
+            if let Err(error) = ask_for_slices(TICKER_SLICE) {
+                tracing::debug!(%error, "guests on the ticker's core may run for longer than a millisecond");
+            }
             let tick = |engine: &EngineWeak| engine.upgrade().map(|engine| engine.increment_epoch());
             // Workers may outlive what compiled them.
             while engines.iter().filter_map(tick).count() > 0 {
-                thread::sleep(TICK);
+                thread::sleep(if computing::was_found() { TICK_WHILE_A_GUEST_RUNS } else { TICK });
             }
         })
         .map(drop)

@@ -27,6 +27,8 @@ mod compile;
 #[cfg(feature = "runtime")]
 pub mod compiler;
 #[cfg(feature = "runtime")]
+mod computing;
+#[cfg(feature = "runtime")]
 mod engine;
 #[cfg(feature = "runtime")]
 mod failure;
@@ -48,6 +50,8 @@ mod outcome;
 mod own_code;
 #[cfg(feature = "runtime")]
 mod reuse;
+#[cfg(feature = "runtime")]
+mod slices;
 #[cfg(feature = "runtime")]
 mod state;
 #[cfg(feature = "runtime")]
@@ -72,6 +76,8 @@ pub use filter::{
 pub use outcome::{Ended, Failure, Identity, Outcome, Phase};
 #[cfg(feature = "runtime")]
 pub use own_code::{Key, OwnCode, Seal, SealError, Sealed, new_key, precompile};
+#[cfg(feature = "runtime")]
+pub use slices::ask_for_slices;
 
 /// Contracts that this crate runs, as nodes report them.
 pub const CONTRACTS: [&str; 4] =

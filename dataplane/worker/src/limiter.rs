@@ -26,6 +26,11 @@ impl Limiter {
         self.meter.clone_from(meter);
     }
 
+    /// What its memories have room for by now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Memory never shrinks: what one call took is gone for the next.
     pub(crate) fn is_half_used(&self) -> bool {
         self.bytes > self.bytes_max / 2 || self.elements > TABLE_ELEMENTS_MAX / 2

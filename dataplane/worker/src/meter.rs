@@ -15,13 +15,14 @@ use sluice_egress::BodyError;
 use crate::{
     Outcome,
     clock::{nanos, thread_cpu_ns},
+    computing,
     hands::Hands,
 };
 
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
-const SLICE_MIN_NS: u64 = 500_000;
+const SLICE_MIN_NS: u64 = 200_000;
 
-/// What may pass between two looks at a guest that runs: it is looked at each millisecond, and where more CPU time has
+/// What may pass between two looks at a guest that runs: it is looked at each millisecond at least, and where more CPU time has
 /// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it. One
 /// instruction that fills much memory is not looked at either: of those the wall limit is the bound.
 const UNSEEN_MAX_NS: u64 = 5_000_000;
@@ -137,9 +138,18 @@ impl Meter {
         }
     }
 
-    /// The guest gets the thread.
-    pub(crate) fn resume(&self) {
-        let at = Instant::now();
+    /// When it was made: the call begins.
+    pub(crate) fn began(&self) -> Instant {
+        self.start
+    }
+
+    /// When the guest gave the thread back, if it runs no more.
+    pub(crate) fn suspended_at(&self) -> Instant {
+        self.start + Duration::from_nanos(self.since_ns.load(Relaxed))
+    }
+
+    /// The guest gets the thread, at this moment or just after.
+    pub(crate) fn resume(&self, at: Instant) {
         let now = self.ns_at(at);
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
@@ -159,6 +169,7 @@ impl Meter {
         self.wall_ns.store(self.wall_at(now), Relaxed);
         self.since_ns.store(now, Relaxed);
         self.running.store(false, Relaxed);
+        computing::rests();
     }
 
     /// Called by the engine while the guest runs.
@@ -167,11 +178,12 @@ impl Meter {
             return Tick::End(limit);
         }
         let slice = self.looked_cpu_ns.load(Relaxed).saturating_sub(self.resumed_cpu_ns.load(Relaxed));
-        if slice < SLICE_MIN_NS {
-            return Tick::Continue;
-        }
+        if slice < SLICE_MIN_NS { Tick::Continue } else { Tick::Yield }
+    }
+
+    /// The guest is about to yield: until it is resumed, it waits for others.
+    pub(crate) fn yields(&self) {
         self.yielded.store(true, Relaxed);
-        Tick::Yield
     }
 
     /// The limit that the call is over, if any; the first one found stays the verdict.
@@ -404,7 +416,7 @@ mod tests {
     fn the_unit_is_charged_while_a_call_runs_and_each_time_once() {
         let unit = Arc::<AtomicU64>::default();
         let meter = Meter::new(&Limits { cpu_ms: 10_000, wall_ms: 60_000, memory_bytes: 1 << 20 }, &unit);
-        meter.resume();
+        meter.resume(Instant::now());
         burn(Duration::from_millis(2));
         let _goes_on = meter.tick();
         assert!(unit.load(Relaxed) >= 2_000_000, "at the tick");
@@ -412,7 +424,7 @@ mod tests {
         meter.suspend();
         // And what was used between, which is nobody's, is not.
         burn(Duration::from_millis(2));
-        meter.resume();
+        meter.resume(Instant::now());
         meter.suspend();
         assert_eq!(Duration::from_nanos(unit.load(Relaxed)), meter.cpu());
         assert!(meter.cpu() >= Duration::from_millis(4));
@@ -421,12 +433,12 @@ mod tests {
     #[test]
     fn a_machine_that_stands_still_uses_up_no_limit_and_a_guest_that_computes_does() {
         let meter = meter(20, 60_000);
-        meter.resume();
+        meter.resume(Instant::now());
         burn(Duration::from_millis(40));
         assert_eq!(meter.exceeded(), None);
         meter.suspend();
         assert!(meter.cpu() >= Duration::from_millis(40), "what is reported is what was used");
-        meter.resume();
+        meter.resume(Instant::now());
         for _ in 0..20 {
             burn(Duration::from_millis(1));
             let _goes_on = meter.tick();
@@ -437,12 +449,16 @@ mod tests {
     #[test]
     fn a_guest_that_waits_for_others_is_not_looked_at_again_and_again() {
         let meter = meter(5, 10);
-        meter.resume();
+        meter.resume(Instant::now());
         meter.suspend();
         assert!(meter.patience().unwrap() < Duration::from_millis(11), "it waits for itself");
         meter.next_began();
         assert_eq!(meter.patience(), Some(LOOK_MIN));
         meter.next_ended();
         assert!(meter.patience().unwrap() < Duration::from_millis(11));
+        meter.resume(Instant::now());
+        meter.yields();
+        meter.suspend();
+        assert_eq!(meter.patience(), Some(LOOK_MIN), "it lets others go first");
     }
 }

@@ -67,7 +67,7 @@ impl<T: Held, I> Idle<T, I> {
 
     /// One for a call under this meter, if any waits.
     pub(crate) fn take(&self, meter: &Arc<Meter>) -> Option<Living<T, I>> {
-        self.take_at(meter, Instant::now())
+        self.take_at(meter, meter.began())
     }
 
     fn take_at(&self, meter: &Arc<Meter>, now: Instant) -> Option<Living<T, I>> {
@@ -81,10 +81,9 @@ impl<T: Held, I> Idle<T, I> {
         }
     }
 
-    /// After a call that returned. It is dropped where it has served enough, holds too much, or where enough of them wait.
-    pub(crate) fn give_back(&self, mut living: Living<T, I>) {
+    /// After a call that has returned by now. It is dropped where it has served enough, holds too much, or where enough of them wait.
+    pub(crate) fn give_back(&self, mut living: Living<T, I>, now: Instant) {
         living.life.calls += 1;
-        let now = Instant::now();
         if living.life.calls >= self.calls_max || self.is_old(living.life, now) || living.store.data_mut().is_worn() {
             return;
         }
@@ -147,7 +146,7 @@ mod tests {
             &mut self.limiter
         }
 
-        fn meter(&self) -> &Meter {
+        fn meter(&self) -> &Arc<Meter> {
             &self.meter
         }
 
@@ -183,8 +182,8 @@ mod tests {
         let (mut first, second) = (living(&engine), living(&engine));
         first.life.born = second.life.born.checked_sub(Duration::from_secs(1)).unwrap();
         let old = first.life.born + AGE;
-        idle.give_back(first);
-        idle.give_back(second);
+        idle.give_back(first, Instant::now());
+        idle.give_back(second, Instant::now());
         (idle, old)
     }
 
@@ -200,6 +199,16 @@ mod tests {
         let (idle, old) = two(2);
         let second = idle.take_at(&meter(), old);
         assert!(second.is_some_and(|living| living.life.born + AGE > old));
+        assert!(idle.take_at(&meter(), old).is_none());
+        assert_eq!(idle.room.available_permits(), 4);
+    }
+
+    #[test]
+    fn none_waits_once_the_worker_is_superseded() {
+        let (idle, old) = two(1);
+        let living = idle.take_at(&meter(), old - Duration::from_millis(1)).unwrap();
+        idle.close();
+        idle.give_back(living, Instant::now());
         assert!(idle.take_at(&meter(), old).is_none());
         assert_eq!(idle.room.available_permits(), 4);
     }

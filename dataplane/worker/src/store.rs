@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sluice_config::Limits;
+use tokio::sync::Semaphore;
 use wasmtime::{AsContextMut, Store, UpdateDeadline, component::InstancePre};
 use wasmtime_wasi::I32Exit;
 
 use crate::{
-    Failure,
+    Failure, computing,
     limiter::Limiter,
     meter::{Meter, Tick},
     metered::metered,
@@ -22,11 +23,15 @@ pub(crate) const TASKS_MAX: usize = 4 * RESOURCES_MAX;
 /// end to waiting for nothing. A call is bounded by its own limits.
 const WARM_CPU_MS: u64 = 10_000;
 const WARM_WALL_MS: u64 = 30_000;
+/// Memory that is wiped where the call ended; more takes milliseconds.
+const WIPED_HERE_BYTES_MAX: usize = 1 << 20;
+/// How many stores are let go of elsewhere at once: what a guest that always fails leaves must not pile up.
+static ELSEWHERE: Semaphore = Semaphore::const_new(4);
 
 /// What a store holds, of either contract.
 pub(crate) trait Held: Send + Sized + 'static {
     fn limiter(&mut self) -> &mut Limiter;
-    fn meter(&self) -> &Meter;
+    fn meter(&self) -> &Arc<Meter>;
     /// Another call begins.
     fn meter_by(&mut self, meter: &Arc<Meter>);
     /// Whether the next call might find too little left, through no fault of its own.
@@ -45,14 +50,29 @@ pub(crate) fn limited<T: Held>(engine: &wasmtime::Engine, held: T) -> Store<T> {
             store.data().meter().memory_denied();
             return Err(wasmtime::Error::msg("too many tasks, streams and futures at once"));
         }
+        computing::found();
         match store.data().meter().tick() {
             Tick::Continue => Ok(UpdateDeadline::Continue(1)),
-            // Tokio's own yield lets sockets and timers have their turn.
-            Tick::Yield => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            Tick::Yield => {
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(computing::give_way(store.data().meter().clone()))))
+            }
             Tick::End(limit) => Err(wasmtime::Error::msg(format!("over its {limit:?} limit"))),
         }
     });
     store
+}
+
+/// Lets go of the store of a call that failed: on a thread that serves nobody where there is much to wipe.
+pub(crate) fn let_go<T: Held>(mut store: Store<T>) {
+    if store.data_mut().limiter().bytes() <= WIPED_HERE_BYTES_MAX {
+        return;
+    }
+    if let Ok(permit) = ELSEWHERE.try_acquire() {
+        drop(tokio::task::spawn_blocking(move || {
+            drop(store);
+            drop(permit);
+        }));
+    }
 }
 
 /// Makes an instance and drops it. Nothing is asked of it: no request runs.
@@ -76,4 +96,61 @@ pub(crate) async fn warm<T: Held>(
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::{self, ThreadId};
+
+    use tokio::sync::mpsc;
+    use wasmtime::{Engine, ResourceLimiter};
+
+    use super::*;
+
+    /// Tells where it is dropped.
+    struct Telling {
+        limiter: Limiter,
+        meter: Arc<Meter>,
+        dropped: mpsc::UnboundedSender<ThreadId>,
+    }
+
+    impl Held for Telling {
+        fn limiter(&mut self) -> &mut Limiter {
+            &mut self.limiter
+        }
+
+        fn meter(&self) -> &Arc<Meter> {
+            &self.meter
+        }
+
+        fn meter_by(&mut self, meter: &Arc<Meter>) {
+            self.meter.clone_from(meter);
+        }
+
+        fn is_worn(&mut self) -> bool {
+            false
+        }
+    }
+
+    impl Drop for Telling {
+        fn drop(&mut self) {
+            self.dropped.send(thread::current().id()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn much_memory_is_wiped_on_a_thread_that_serves_nobody() {
+        let mut settings = wasmtime::Config::new();
+        settings.epoch_interruption(true);
+        let engine = Engine::new(&settings).unwrap();
+        let limits = Limits { cpu_ms: 1, wall_ms: 1, memory_bytes: 16 << 20 };
+        for (bytes, is_here) in [(WIPED_HERE_BYTES_MAX, true), (WIPED_HERE_BYTES_MAX + 1, false)] {
+            let meter = Arc::new(Meter::new(&limits, &Arc::default()));
+            let mut limiter = Limiter::new(limits.memory_bytes, meter.clone());
+            assert!(limiter.memory_growing(0, bytes, None).unwrap());
+            let (dropped, mut on) = mpsc::unbounded_channel();
+            let_go(limited(&engine, Telling { limiter, meter, dropped }));
+            assert_eq!(on.recv().await.unwrap() == thread::current().id(), is_here, "{bytes} bytes");
+        }
+    }
 }

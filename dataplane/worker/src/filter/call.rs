@@ -1,6 +1,6 @@
 //! One call: its instance, its limits, and what came of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,7 +20,7 @@ use crate::{
     meter::Meter,
     metered::metered,
     reuse::{Life, Living},
-    store::limited,
+    store::{let_go, limited},
 };
 
 /// What a filter decided of a request.
@@ -78,7 +78,7 @@ pub(super) async fn on_request(
         // Last, so that nothing of a call that failed is seen.
         verdict.and_then(|v| exchange.notes.commit(left.written).map(|()| v)).map_err(|e| invalid(e, &meter))
     });
-    give_back(filter, living, settled.is_ok());
+    give_back(filter, living, settled.is_ok(), meter.suspended_at());
     match settled {
         Ok(Verdict::Next(elsewhere)) => {
             let is_rewritten = elsewhere.is_some();
@@ -91,9 +91,9 @@ pub(super) async fn on_request(
 }
 
 /// An instance serves on after a call that was all right, also in what it left.
-fn give_back(filter: &Filter, living: Option<Living<State, Guest>>, is_good: bool) {
+fn give_back(filter: &Filter, living: Option<Living<State, Guest>>, is_good: bool, now: Instant) {
     if let (Some(idle), Some(living), true) = (&filter.idle, living, is_good) {
-        idle.give_back(living);
+        idle.give_back(living, now);
     }
 }
 
@@ -126,7 +126,10 @@ async fn run<T>(
     let left = store.data_mut().end();
     match returned {
         Ok((value, instance)) => (Ok(value), left, Some(Living { store, instance, life })),
-        Err(failure) => (Err(failure), left, None),
+        Err(failure) => {
+            let_go(store);
+            (Err(failure), left, None)
+        }
     }
 }
 
@@ -163,7 +166,7 @@ pub(super) async fn on_response(
         let checked = held.check().and_then(|()| exchange.notes.commit(left.written));
         checked.map_err(|e| invalid(e, &meter))
     });
-    give_back(filter, living, settled.is_ok());
+    give_back(filter, living, settled.is_ok(), meter.suspended_at());
     match settled {
         Ok(()) => (ended(Outcome::Next, &meter), Ok(held.edited())),
         Err(failure) => stopped(failure, identity, &meter, held.unchanged()),

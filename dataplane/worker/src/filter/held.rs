@@ -124,7 +124,7 @@ impl Held for State {
         &mut self.limiter
     }
 
-    fn meter(&self) -> &Meter {
+    fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
 
