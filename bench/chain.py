@@ -19,6 +19,7 @@ import peers
 
 SERVER, LOAD = "0", "1"
 STEPS = [1, 3, 5, 10]
+PARTS = ["in-process", "sockets", "memory", "neighbours", "swaps"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 CHAINS = {
@@ -37,24 +38,28 @@ CHAINS = {
 
 
 class Figures:
-    """Rows of the shape that every benchmark here writes."""
+    """Rows of the shape that every benchmark here writes, each with the part that it belongs to."""
 
     def __init__(self):
-        self.rows = []
+        self.part, self.rows = None, []
 
     def add(self, name, value, unit, goal=None, at_least=None):
         ok = (goal is None or value <= goal) and (at_least is None or value >= at_least)
         sign, goal = ("≤", goal) if at_least is None else ("≥", at_least)
-        self.rows.append({"name": name, "value": round(value, 3), "unit": unit, "goal": goal and round(goal, 3), "ok": ok})
+        self.rows.append({"part": self.part, "name": name, "value": round(value, 3), "unit": unit, "goal": goal and round(goal, 3), "ok": ok})
         words = "" if goal is None else f"goal {sign} {goal:.4g} {unit}: {'met' if ok else 'MISSED'}"
         print(f"  {name:66} {value:12.2f} {unit:9} {words}".rstrip(), flush=True)
 
     def write(self):
-        kernel = os.uname().release
-        out = pathlib.Path("out")
-        out.mkdir(exist_ok=True)
-        figures = {"machine": f"{os.cpu_count()} cores, Linux {kernel}", "rows": self.rows}
-        (out / "bench.json").write_text(json.dumps(figures, indent=2) + "\n")
+        """Other parts stay as they were measured last."""
+        out = pathlib.Path("out/bench.json")
+        out.parent.mkdir(exist_ok=True)
+        measured = {row["part"] for row in self.rows}
+        before = json.loads(out.read_text())["rows"] if out.exists() else []
+        rows = self.rows + [row for row in before if row.get("part") in set(PARTS) - measured]
+        rows.sort(key=lambda row: PARTS.index(row["part"]))
+        figures = {"machine": f"{os.cpu_count()} cores, Linux {os.uname().release}", "rows": rows}
+        out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def line(points):
@@ -174,22 +179,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of the sockets; medians of these")
     parser.add_argument("--swaps", type=int, default=10_000)
-    parser.add_argument("--only", choices=["in-process", "sockets", "memory", "neighbours", "swaps"], action="append")
+    parser.add_argument("--only", choices=PARTS, action="append")
     arguments = parser.parse_args()
     figures = Figures()
-    parts = {
-        "in-process": lambda: in_process.run(figures),
-        "sockets": lambda: sockets(figures, arguments.rounds),
-        "memory": lambda: memory(figures),
-        "neighbours": lambda: neighbours(figures),
-        "swaps": lambda: swaps(figures, arguments.swaps),
-    }
-    for name, part in parts.items():
+    measures = [
+        lambda: in_process.run(figures),
+        lambda: sockets(figures, arguments.rounds),
+        lambda: memory(figures),
+        lambda: neighbours(figures),
+        lambda: swaps(figures, arguments.swaps),
+    ]
+    for name, measure in zip(PARTS, measures):
         if not arguments.only or name in arguments.only:
+            figures.part = name
             print(f"--- {name}", flush=True)
             # What this script does itself takes nothing from the core that serves.
             os.sched_setaffinity(0, range(os.cpu_count()) if name == "in-process" else {int(LOAD)})
-            part()
+            measure()
             figures.write()
     return 0 if all(row["ok"] for row in figures.rows) else 1
 
