@@ -30,6 +30,15 @@ pub(crate) struct Chain {
     ended: Mutex<Vec<Outcome>>,
 }
 
+impl Chain {
+    /// Waits until it was told of the end: a guest may go on when its response is complete.
+    pub(crate) async fn end(&self) {
+        while self.ended.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 impl Calls for Chain {
     fn next(&self, _: Request<Body>) -> NextFuture {
         Box::pin(async { Ok(Response::new(empty())) })

@@ -103,9 +103,11 @@ struct Answer {
     body: Result<Bytes, BodyError>,
 }
 
+/// Until the chain was told of the end: a guest may go on when its response is complete.
 async fn call(proxy: &Proxy, limits: &Limits, mirror: &Arc<Mirror>, request: Request<Body>) -> Result<Answer, Failure> {
     let (parts, body) = proxy.call(&identity(), limits, mirror.clone(), request).await?.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+    end_of(mirror).await;
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 

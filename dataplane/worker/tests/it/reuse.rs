@@ -59,13 +59,16 @@ async fn told(filter: &Filter, script: &str) -> String {
 }
 
 async fn text(proxy: &Proxy, script: &str, body: Body) -> String {
-    match proxy.call(&identity(), &LIMITS, Arc::new(Chain::default()), request(script, body)).await {
+    let chain = Arc::new(Chain::default());
+    let text = match proxy.call(&identity(), &LIMITS, chain.clone(), request(script, body)).await {
         Ok(response) => match response.into_body().collect().await {
             Ok(body) => String::from_utf8(body.to_bytes().to_vec()).unwrap(),
             Err(error) => error.to_string(),
         },
         Err(failure) => format!("{:?}", failure.outcome),
-    }
+    };
+    chain.end().await;
+    text
 }
 
 /// A body that waits for a word.
