@@ -102,9 +102,9 @@ def open_loop(figures, medians):
             with CHAINS[name](steps) as server:
                 load.closed(server.port, LOAD, seconds=1)
                 met = load.Open(server.port, LOAD, rate, 8).met()
-            if met["ok"] != met["sent"]:
-                raise RuntimeError(f"{name}: not all was answered: {met}")
             figures.add(f"{name}: {steps} steps, p99 at {rate}/s", met["p99"], "ms")
+            if met["ok"] != met["sent"]:
+                figures.add(f"{name}: {steps} steps, requests that failed", met["sent"] - met["ok"], "requests", 0)
 
 
 def memory(figures):
