@@ -19,7 +19,6 @@ import peers
 
 SERVER, LOAD = "0", "1"
 STEPS = [1, 3, 5, 10]
-PARTS = ["in-process", "sockets", "memory", "neighbours", "swaps"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 CHAINS = {
@@ -56,8 +55,8 @@ class Figures:
         out.parent.mkdir(exist_ok=True)
         measured = {row["part"] for row in self.rows}
         before = json.loads(out.read_text())["rows"] if out.exists() else []
-        rows = self.rows + [row for row in before if row.get("part") in set(PARTS) - measured]
-        rows.sort(key=lambda row: PARTS.index(row["part"]))
+        rows = self.rows + [row for row in before if row.get("part") in PARTS.keys() - measured]
+        rows.sort(key=lambda row: list(PARTS).index(row["part"]))
         figures = {"machine": f"{os.cpu_count()} cores, Linux {os.uname().release}", "rows": rows}
         out.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -175,27 +174,29 @@ def swaps(figures, count):
         figures.add("resident after all of them", resident[-1], "MiB", resident[0] * 1.1)
 
 
+PARTS = {
+    "in-process": lambda figures, arguments: in_process.run(figures),
+    "sockets": lambda figures, arguments: sockets(figures, arguments.rounds),
+    "memory": lambda figures, arguments: memory(figures),
+    "neighbours": lambda figures, arguments: neighbours(figures),
+    "swaps": lambda figures, arguments: swaps(figures, arguments.swaps),
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of the sockets; medians of these")
     parser.add_argument("--swaps", type=int, default=10_000)
-    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--only", choices=list(PARTS), action="append")
     arguments = parser.parse_args()
     figures = Figures()
-    measures = [
-        lambda: in_process.run(figures),
-        lambda: sockets(figures, arguments.rounds),
-        lambda: memory(figures),
-        lambda: neighbours(figures),
-        lambda: swaps(figures, arguments.swaps),
-    ]
-    for name, measure in zip(PARTS, measures):
+    for name, measure in PARTS.items():
         if not arguments.only or name in arguments.only:
             figures.part = name
             print(f"--- {name}", flush=True)
             # What this script does itself takes nothing from the core that serves.
             os.sched_setaffinity(0, range(os.cpu_count()) if name == "in-process" else {int(LOAD)})
-            measure()
+            measure(figures, arguments)
             figures.write()
     return 0 if all(row["ok"] for row in figures.rows) else 1
 

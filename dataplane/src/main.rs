@@ -91,10 +91,12 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     // This thread, and those of its blocking pool.
-    ask_for_control_slices();
+    ask_for_slices(CONTROL_SLICE);
     let control = runtime::Builder::new_current_thread()
         .thread_name("control")
-        .on_thread_start(ask_for_control_slices)
+        .on_thread_start(|| {
+            ask_for_slices(CONTROL_SLICE);
+        })
         .enable_all()
         .build()?;
     drop(control.spawn(log.tell_lost()));
@@ -103,12 +105,6 @@ fn main() -> anyhow::Result<()> {
     serving.shutdown_background();
     control.shutdown_background();
     result
-}
-
-fn ask_for_control_slices() {
-    if let Err(error) = ask_for_slices(CONTROL_SLICE) {
-        tracing::debug!(%error, "requests may wait for what is loaded");
-    }
 }
 
 async fn run(args: Args, serving: &runtime::Handle) -> anyhow::Result<()> {

@@ -16,8 +16,6 @@ use crate::{meter::Meter, slices::ask_for_slices};
 
 /// The longer its slices are, the surer it is interrupted by who asks for shorter ones.
 const SLICE: Duration = Duration::from_millis(20);
-/// As long as the system thinks.
-const USUAL_SLICE: Duration = Duration::ZERO;
 /// Who gives way goes on when nobody else has wanted the thread for so long,
 const QUIET: Duration = Duration::from_micros(100);
 /// or has waited for so long.
@@ -29,7 +27,8 @@ const NOTHING: Duration = Duration::from_micros(20);
 static WAS_FOUND: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    static COMPUTES: Cell<bool> = const { Cell::new(false) };
+    /// While a guest computes on this thread: the slices that it has otherwise.
+    static SLICE_BEFORE: Cell<Option<Duration>> = const { Cell::new(None) };
     /// When somebody last had this thread for a while.
     static BUSY: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -37,8 +36,8 @@ thread_local! {
 /// At a tick, a guest was found to run on this thread.
 pub(crate) fn found() {
     WAS_FOUND.store(true, Relaxed);
-    if !COMPUTES.replace(true) {
-        ask(SLICE);
+    if SLICE_BEFORE.get().is_none() {
+        SLICE_BEFORE.set(ask_for_slices(SLICE));
     }
 }
 
@@ -49,14 +48,8 @@ pub(crate) fn was_found() -> bool {
 
 /// The guest on this thread returns, or waits.
 pub(crate) fn rests() {
-    if COMPUTES.replace(false) {
-        ask(USUAL_SLICE);
-    }
-}
-
-fn ask(slice: Duration) {
-    if let Err(error) = ask_for_slices(slice) {
-        tracing::debug!(%error, "others may wait for a guest that computes");
+    if let Some(slice) = SLICE_BEFORE.take() {
+        ask_for_slices(slice);
     }
 }
 
@@ -88,6 +81,23 @@ mod tests {
     use sluice_config::Limits;
 
     use super::*;
+
+    #[test]
+    fn a_thread_has_its_own_slices_again_when_the_guest_rests() {
+        let (before, computing, after) = std::thread::spawn(|| {
+            let own = Duration::from_millis(10);
+            ask_for_slices(own);
+            found();
+            let computing = ask_for_slices(SLICE);
+            rests();
+            (own, computing, ask_for_slices(own))
+        })
+        .join()
+        .unwrap();
+        // Nothing where the kernel knows none.
+        assert!([Some(SLICE), Some(Duration::ZERO)].contains(&computing), "{computing:?}");
+        assert!([Some(before), Some(Duration::ZERO)].contains(&after), "{after:?}");
+    }
 
     #[tokio::test]
     async fn who_gives_way_goes_on_when_nobody_wants_the_thread() {

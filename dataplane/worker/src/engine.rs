@@ -217,9 +217,7 @@ fn tick(engines: &Engines) -> std::io::Result<()> {
     thread::Builder::new()
         .name("sluice-ticker".to_owned())
         .spawn(move || {
-            if let Err(error) = ask_for_slices(TICKER_SLICE) {
-                tracing::debug!(%error, "guests on the ticker's core may run for longer than a millisecond");
-            }
+            ask_for_slices(TICKER_SLICE);
             let tick = |engine: &EngineWeak| engine.upgrade().map(|engine| engine.increment_epoch());
             // Workers may outlive what compiled them.
             while engines.iter().filter_map(tick).count() > 0 {

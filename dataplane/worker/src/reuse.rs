@@ -134,30 +134,10 @@ mod tests {
     use sluice_config::Limits;
 
     use super::*;
-    use crate::{limiter::Limiter, store::limited};
-
-    struct Nothing {
-        limiter: Limiter,
-        meter: Arc<Meter>,
-    }
-
-    impl Held for Nothing {
-        fn limiter(&mut self) -> &mut Limiter {
-            &mut self.limiter
-        }
-
-        fn meter(&self) -> &Arc<Meter> {
-            &self.meter
-        }
-
-        fn meter_by(&mut self, meter: &Arc<Meter>) {
-            self.meter.clone_from(meter);
-        }
-
-        fn is_worn(&mut self) -> bool {
-            false
-        }
-    }
+    use crate::store::{
+        limited,
+        tests::{Holding, engine},
+    };
 
     const AGE: Duration = Duration::from_secs(60);
 
@@ -166,17 +146,13 @@ mod tests {
         Arc::new(Meter::new(&limits, &Arc::default()))
     }
 
-    fn living(engine: &wasmtime::Engine) -> Living<Nothing, ()> {
-        let meter = meter();
-        let held = Nothing { limiter: Limiter::new(1 << 20, meter.clone()), meter };
-        Living { store: limited(engine, held), instance: (), life: Life::new() }
+    fn living(engine: &wasmtime::Engine) -> Living<Holding, ()> {
+        Living { store: limited(engine, Holding::new(meter())), instance: (), life: Life::new() }
     }
 
     /// Two that wait, the first of them as old as it may get, and when that is.
-    fn two(weight: u32) -> (Idle<Nothing, ()>, Instant) {
-        let mut settings = wasmtime::Config::new();
-        settings.epoch_interruption(true);
-        let engine = wasmtime::Engine::new(&settings).unwrap();
+    fn two(weight: u32) -> (Idle<Holding, ()>, Instant) {
+        let engine = engine();
         let instances = Instances { reuse: 10, max_age_ms: 60_000 };
         let idle = Idle::new(instances, Arc::new(Semaphore::new(4)), weight);
         let (mut first, second) = (living(&engine), living(&engine));

@@ -99,7 +99,7 @@ pub(crate) async fn warm<T: Held>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::thread::{self, ThreadId};
 
     use tokio::sync::mpsc;
@@ -107,14 +107,21 @@ mod tests {
 
     use super::*;
 
-    /// Tells where it is dropped.
-    struct Telling {
+    /// What tests put into a store: no more than it needs.
+    pub(crate) struct Holding {
         limiter: Limiter,
         meter: Arc<Meter>,
-        dropped: mpsc::UnboundedSender<ThreadId>,
+        /// Is told which thread drops it.
+        dropped: Option<mpsc::UnboundedSender<ThreadId>>,
     }
 
-    impl Held for Telling {
+    impl Holding {
+        pub(crate) fn new(meter: Arc<Meter>) -> Self {
+            Self { limiter: Limiter::new(16 << 20, meter.clone()), meter, dropped: None }
+        }
+    }
+
+    impl Held for Holding {
         fn limiter(&mut self) -> &mut Limiter {
             &mut self.limiter
         }
@@ -132,24 +139,30 @@ mod tests {
         }
     }
 
-    impl Drop for Telling {
+    impl Drop for Holding {
         fn drop(&mut self) {
-            self.dropped.send(thread::current().id()).unwrap();
+            if let Some(dropped) = &self.dropped {
+                dropped.send(thread::current().id()).unwrap();
+            }
         }
+    }
+
+    /// Which has what stores need.
+    pub(crate) fn engine() -> Engine {
+        let mut settings = wasmtime::Config::new();
+        settings.epoch_interruption(true);
+        Engine::new(&settings).unwrap()
     }
 
     #[tokio::test]
     async fn much_memory_is_wiped_on_a_thread_that_serves_nobody() {
-        let mut settings = wasmtime::Config::new();
-        settings.epoch_interruption(true);
-        let engine = Engine::new(&settings).unwrap();
-        let limits = Limits { cpu_ms: 1, wall_ms: 1, memory_bytes: 16 << 20 };
+        let (engine, limits) = (engine(), Limits { cpu_ms: 1, wall_ms: 1, memory_bytes: 16 << 20 });
         for (bytes, is_here) in [(WIPED_HERE_BYTES_MAX, true), (WIPED_HERE_BYTES_MAX + 1, false)] {
-            let meter = Arc::new(Meter::new(&limits, &Arc::default()));
-            let mut limiter = Limiter::new(limits.memory_bytes, meter.clone());
-            assert!(limiter.memory_growing(0, bytes, None).unwrap());
             let (dropped, mut on) = mpsc::unbounded_channel();
-            let_go(limited(&engine, Telling { limiter, meter, dropped }));
+            let mut held = Holding::new(Arc::new(Meter::new(&limits, &Arc::default())));
+            held.dropped = Some(dropped);
+            assert!(held.limiter.memory_growing(0, bytes, None).unwrap());
+            let_go(limited(&engine, held));
             assert_eq!(on.recv().await.unwrap() == thread::current().id(), is_here, "{bytes} bytes");
         }
     }
