@@ -105,9 +105,10 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> std::io::Re
 
 async fn connection(stream: TcpStream, client: SocketAddr, front: Arc<Front>) {
     let mut phase = front.phase.clone();
+    let info = Arc::new(ClientInfo::new(client, false));
     let service = service_fn(move |request| {
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(answer(request, client, &front).await) }
+        let (front, info) = (Arc::clone(&front), Arc::clone(&info));
+        async move { Ok::<_, Infallible>(answer(request, &info, &front).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -116,6 +117,7 @@ async fn connection(stream: TcpStream, client: SocketAddr, front: Arc<Front>) {
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => ended,
         () = closing(&mut phase) => {
             served.as_mut().graceful_shutdown();
@@ -133,13 +135,13 @@ async fn closing(phase: &mut watch::Receiver<Phase>) {
     drop(phase.wait_for(|p| *p == Phase::Closing).await);
 }
 
-async fn answer(request: Request<Incoming>, client: SocketAddr, front: &Front) -> Response<Body> {
+async fn answer(request: Request<Incoming>, client: &ClientInfo, front: &Front) -> Response<Body> {
     let mut response = if let Err(problem) = framing::check(&request) {
         let mut refused = plain(StatusCode::BAD_REQUEST, problem);
         close(&mut refused);
         refused
     } else if let Some(snapshot) = front.in_force.load_full() {
-        snapshot.handle(request, ClientInfo { address: client, tls: false }).await
+        snapshot.handle(request, client).await
     } else {
         plain(StatusCode::SERVICE_UNAVAILABLE, "no assignment is in force yet\n")
     };

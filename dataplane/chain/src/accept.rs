@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery},
 };
@@ -13,6 +13,9 @@ use sluice_egress::{Body, BodyError, full, hop_by_hop, timed};
 use sluice_worker::{HEAD_BYTES_MAX, NEXT_AUTHORITY, UPSTREAM, address, head_bytes};
 
 use crate::{ClientInfo, place::Place};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Why a request goes no further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,11 +73,11 @@ pub(crate) fn too_large(headers: &HeaderMap) -> bool {
 /// of the client's connection.
 pub(crate) fn accept<B>(
     request: Request<B>,
-    client: ClientInfo,
+    client: &ClientInfo,
     body_idle: Duration,
 ) -> Result<(Request<Body>, Place), Refusal>
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
 {
     let (mut parts, body) = request.into_parts();
@@ -98,7 +101,7 @@ where
     address(&mut parts, &authority, path).map_err(Refusal::bad)?;
     hop_by_hop::strip(&mut parts.headers);
     forwarded(&mut parts.headers, client);
-    let body = body.map_err(|e| BodyError::Client(e.to_string())).boxed_unsync();
+    let body = body.map_err(|e| BodyError::Client(e.to_string()));
     let body = timed(body, body_idle, BodyError::Client);
     Ok((Request::from_parts(parts, body), place))
 }
@@ -132,14 +135,11 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Refusal> {
 }
 
 /// Workers and upstreams see the client only through these; what is said within the chain is not for it to say.
-fn forwarded(headers: &mut HeaderMap, client: ClientInfo) {
+fn forwarded(headers: &mut HeaderMap, client: &ClientInfo) {
     headers.remove(UPSTREAM);
-    let address = client.address.ip().to_canonical().to_string();
-    if let Ok(address) = HeaderValue::from_str(&address) {
-        headers.append("x-forwarded-for", address);
-    }
+    headers.append(FORWARDED_FOR, client.named.clone());
     let proto = if client.tls { "https" } else { "http" };
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
 }
 
 #[cfg(test)]
@@ -149,9 +149,9 @@ mod tests {
     use super::*;
 
     fn accepted(request: http::request::Builder) -> Result<Place, u16> {
-        let client = ClientInfo { address: "192.0.2.7:1".parse().unwrap(), tls: true };
+        let client = ClientInfo::new("[::ffff:192.0.2.7]:1".parse().unwrap(), true);
         let request = request.body(Empty::<Bytes>::new()).unwrap();
-        match accept(request, client, sluice_egress::IDLE_TIMEOUT) {
+        match accept(request, &client, sluice_egress::IDLE_TIMEOUT) {
             Ok((request, place)) => {
                 assert_eq!(request.headers()["x-forwarded-for"], "192.0.2.7");
                 assert_eq!(request.headers()["x-forwarded-proto"], "https");

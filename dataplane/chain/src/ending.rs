@@ -1,4 +1,5 @@
-//! A response's body that breaks off when the snapshot it runs on is to end. It does not hold the snapshot.
+//! A response's body that a worker makes, and that breaks off when the snapshot it runs on is to end. It does not hold the
+//! snapshot.
 
 use std::{
     future::Future,

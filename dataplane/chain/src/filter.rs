@@ -54,7 +54,7 @@ pub(crate) async fn on_request(
         return instead(passage, worker, request, Maker::Proxy).await;
     };
     let method = request.method().clone();
-    let before = passage.tracing.as_ref().map(|_| Before::request(&request));
+    let before = passage.tracing.as_ref().map(|_| Box::new(Before::request(&request)));
     let called =
         filter.on_request(&station.identity, &station.limits, &passage.exchange, bindings(passage, worker), request);
     let (ended, decided) = called.await;
@@ -101,7 +101,7 @@ pub(crate) async fn on_response(
     };
     let Reply { response, maker } = reply;
     let seen = Seen { status: response.status(), maker };
-    let before = passage.tracing.as_ref().map(|_| Before::response(&response));
+    let before = passage.tracing.as_ref().map(|_| Box::new(Before::response(&response)));
     let bindings = bindings(passage, worker);
     let called = filter.on_response(&station.identity, &station.limits, &passage.exchange, bindings, state, response);
     let (ended, returned) = called.await;
@@ -129,7 +129,8 @@ async fn instead(passage: &Arc<Passage>, worker: usize, request: Request<Body>, 
     match passage.station(worker).on_failure {
         OnFailure::Open => Step::Without(request),
         OnFailure::Closed => Step::Reply(closed(passage, blamed)),
-        OnFailure::Fallback => Step::Reply(fallback(passage, request, blamed).await),
+        // Rare, and as large as all the rest of a filter's turn.
+        OnFailure::Fallback => Step::Reply(Box::pin(fallback(passage, request, blamed)).await),
     }
 }
 

@@ -1,9 +1,13 @@
 //! One request, from its head to its response's head.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, uri::PathAndQuery};
 use sluice_egress::{BodyError, timed};
 use sluice_worker::Exchange;
 
@@ -17,21 +21,31 @@ use crate::{
     set::WorkerSet,
 };
 
-/// What the listener knows of the client.
-#[derive(Clone, Copy, Debug)]
+/// What the listener knows of the client: the same for all requests of a connection.
+#[derive(Debug)]
 pub struct ClientInfo {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether the connection is TLS.
-    pub tls: bool,
+    address: IpAddr,
+    pub(crate) tls: bool,
+    /// The address as a header has it.
+    pub(crate) named: HeaderValue,
+}
+
+impl ClientInfo {
+    /// A client at this address; `tls` says whether its connection is TLS.
+    #[must_use]
+    pub fn new(address: SocketAddr, tls: bool) -> Self {
+        let address = address.ip().to_canonical();
+        let named = HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, tls, named }
+    }
 }
 
 impl Snapshot {
     /// Answers a request. Dropping the future, or the response's body before its end, is how a client
     /// that left is known.
-    pub async fn handle<B>(self: Arc<Self>, request: Request<B>, client: ClientInfo) -> Response<Body>
+    pub async fn handle<B>(self: Arc<Self>, request: Request<B>, client: &ClientInfo) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
     {
         match self.begin(request, client) {
@@ -48,10 +62,10 @@ impl Snapshot {
     fn begin<B>(
         self: &Arc<Self>,
         request: Request<B>,
-        client: ClientInfo,
+        client: &ClientInfo,
     ) -> Result<(Underway, WorkerSet, Request<Body>), Refusal>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
     {
         let began = Instant::now();
@@ -71,7 +85,7 @@ impl Snapshot {
             request.method().clone(),
             authority.clone(),
             path.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            client.address.ip(),
+            client.address,
             client.tls,
             place::SPELLING,
             self.routes[route].names.clone(),
@@ -94,11 +108,15 @@ impl Underway {
         let Some(passage) = &self.0 else {
             return accept::plain(StatusCode::INTERNAL_SERVER_ERROR, "no passage");
         };
-        let (over, idle) = (passage.snapshot.over.subscribe(), passage.snapshot.shared.config.body_idle);
         let reply = passage.advance(workers, 0, request).await;
-        if let Some(passage) = self.0.take() {
-            passage.count(Some(reply.response.status()), reply.maker);
+        let Some(passage) = self.0.take() else {
+            return reply.response;
+        };
+        passage.count(Some(reply.response.status()), reply.maker);
+        if !passage.has_handled() {
+            return reply.response;
         }
+        let (over, idle) = (passage.snapshot.over.subscribe(), passage.snapshot.shared.config.body_idle);
         reply.response.map(|body| ending(timed(body, idle, BodyError::Worker), over))
     }
 }

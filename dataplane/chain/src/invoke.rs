@@ -90,6 +90,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
     let called = proxy.call(&station.identity, &station.limits, turn.clone(), request).await;
     match called {
         Ok(response) => {
+            passage.handled();
             turn.inner.release();
             if let Some((_, kept)) = &again {
                 kept.release();

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -65,6 +65,8 @@ pub(crate) struct Passage {
     pub(crate) exchange: Arc<Exchange>,
     /// Requests that went upstream, or are about to.
     sent: AtomicU32,
+    /// A worker of `wasi:http` answered: it may be making the response's body.
+    handled: AtomicBool,
     pub(crate) began: Instant,
     next_left: AtomicU32,
     /// Where it is one of those that are told.
@@ -111,6 +113,7 @@ impl Passage {
             client_headers: HeaderMap::new(),
             exchange: Arc::new(exchange),
             sent: AtomicU32::new(0),
+            handled: AtomicBool::new(false),
             began,
             marks: Mutex::default(),
             _permit: permit,
@@ -170,6 +173,16 @@ impl Passage {
     /// Something went upstream: what fails from now on cannot be tried again.
     pub(crate) fn went_upstream(&self) -> bool {
         self.sent.load(Relaxed) > 0
+    }
+
+    /// A worker of `wasi:http` answered.
+    pub(crate) fn handled(&self) {
+        self.handled.store(true, Relaxed);
+    }
+
+    /// Whether a worker may be making the response's body.
+    pub(crate) fn has_handled(&self) -> bool {
+        self.handled.load(Relaxed)
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {

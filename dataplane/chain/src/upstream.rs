@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use sluice_egress::{Body, BodyError, EgressError, Fault, Target, empty};
 use sluice_worker::Chosen;
@@ -61,12 +62,16 @@ impl Sent {
     }
 }
 
-async fn send(passage: &Passage, target: &Target, request: Request<Body>) -> Sent {
+fn send(passage: &Passage, target: &Target, request: Request<Body>) -> impl Future<Output = Sent> + Send {
     let bodyless = request.method() == Method::HEAD;
     passage.sending();
     let shared = &passage.snapshot.shared;
-    let sent = shared.egress.send(&passage.snapshot.policy, target, request).await;
-    match sent {
+    let sending = shared.egress.send(&passage.snapshot.policy, target, request);
+    sending.map(move |done| sent(passage, target, done, bodyless))
+}
+
+fn sent(passage: &Passage, target: &Target, done: Result<Response<Body>, EgressError>, bodyless: bool) -> Sent {
+    match done {
         Ok(response) if too_large(response.headers()) => Sent::Failed {
             error: EgressError::Broken {
                 origin: target.origin().clone(),

@@ -55,15 +55,18 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// A body that breaks off when nothing of it comes for so long while somebody waits for it. Whoever stalls
 /// would otherwise hold a connection, a worker and its memory for ever.
-pub fn timed(inner: Body, limit: Duration, who: fn(String) -> BodyError) -> Body {
-    if http_body::Body::is_end_stream(&inner) {
-        return inner;
+pub fn timed<B>(inner: B, limit: Duration, who: fn(String) -> BodyError) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+{
+    if inner.is_end_stream() {
+        return empty();
     }
     Timed { inner, limit, who, waits: false, alarm: None }.boxed_unsync()
 }
 
-struct Timed {
-    inner: Body,
+struct Timed<B> {
+    inner: B,
     limit: Duration,
     who: fn(String) -> BodyError,
     /// Since the alarm was set, nothing came.
@@ -71,7 +74,7 @@ struct Timed {
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl http_body::Body for Timed {
+impl<B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> http_body::Body for Timed<B> {
     type Data = Bytes;
     type Error = BodyError;
 

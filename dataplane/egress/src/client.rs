@@ -5,7 +5,7 @@ use std::{
     error::Error,
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,11 +19,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{self, Client, connect::capture_connection},
+    client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
 };
 use sluice_config::Upstream;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use crate::{
     Body, BodyError, EgressError, IDLE_TIMEOUT, Origin, OriginError, Policy, connect::Connector, empty, hop_by_hop,
@@ -34,6 +34,9 @@ use crate::{
 const CLIENTS_MAX: usize = 64;
 
 type HttpClient = Client<Connector, Body>;
+
+/// What came of a request, if anything within its time.
+type Attempted = Result<Result<Response<Incoming>, legacy::Error>, Elapsed>;
 
 /// Settings of the node, not of a route.
 #[derive(Clone, Debug)]
@@ -193,21 +196,23 @@ impl Egress {
 }
 
 impl Target {
-    async fn attempt(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<Result<Response<Incoming>, legacy::Error>, tokio::time::error::Elapsed> {
-        let connected = capture_connection(&mut request);
-        let (request, ended) = watched(request);
-        let sending = self.client.request(request);
-        tokio::pin!(sending);
-        // Nothing is timed here: the connector limits connecting, and a body takes what it takes.
-        tokio::select! {
-            biased;
-            done = &mut sending => return Ok(done),
-            () = until_sent(connected, ended) => {}
+    /// Sends it once. It is moved to where it is sent from before anybody waits.
+    fn attempt(&self, request: Request<Body>) -> impl Future<Output = Attempted> + Send + use<> {
+        let sent = Arc::new(OnceLock::new());
+        let mut sending = self.client.request(watched(request, &sent));
+        let limit = self.timeouts.response;
+        async move {
+            // What it takes until all is sent is not timed here: the connector limits connecting, and a body takes what it takes.
+            let mut asked = Instant::now();
+            loop {
+                let done = timeout_at(asked + limit, &mut sending).await;
+                match sent.get() {
+                    Some(sent) if done.is_err() && *sent > asked => asked = *sent,
+                    None if done.is_err() => asked += limit,
+                    Some(_) | None => return done,
+                }
+            }
         }
-        timeout(self.timeouts.response, &mut sending).await
     }
 
     fn address(&self, request: &mut Request<Body>) -> Result<(), EgressError> {
@@ -218,16 +223,6 @@ impl Target {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|e| EgressError::Unnamed { why: e.to_string() })?;
         *request.version_mut() = Version::HTTP_11;
         Ok(())
-    }
-}
-
-async fn until_sent(
-    mut connected: hyper_util::client::legacy::connect::CaptureConnection,
-    ended: Option<oneshot::Receiver<()>>,
-) {
-    drop(connected.wait_for_connection_metadata().await);
-    if let Some(ended) = ended {
-        let _sent_or_dropped = ended.await;
     }
 }
 
@@ -262,7 +257,7 @@ fn causes(error: &legacy::Error) -> impl Iterator<Item = &(dyn Error + 'static)>
 fn received(mut response: Response<Incoming>, idle: Duration) -> Response<Body> {
     hop_by_hop::strip(response.headers_mut());
     response.map(|body| {
-        let body = body.map_err(|e| BodyError::Upstream(e.to_string())).boxed_unsync();
+        let body = body.map_err(|e| BodyError::Upstream(e.to_string()));
         timed(body, idle, BodyError::Upstream)
     })
 }
@@ -282,23 +277,26 @@ fn why(origin: &Origin, error: &legacy::Error) -> EgressError {
     EgressError::Broken { origin: origin.clone(), why: last }
 }
 
-/// Tells when the body has been sent; nothing to tell where there is none.
-fn watched(request: Request<Body>) -> (Request<Body>, Option<oneshot::Receiver<()>>) {
-    if request.body().is_end_stream() {
-        return (request, None);
-    }
-    let (sender, ended) = oneshot::channel();
-    let request = request.map(|inner| {
-        let body = Watched { inner, ended: Some(sender) };
-        body.boxed_unsync()
-    });
-    (request, Some(ended))
+/// Notes when all of a request has been sent: its connection lets go of a body that is at its end, or of which there is none.
+fn watched(request: Request<Body>, sent: &Arc<OnceLock<Instant>>) -> Request<Body> {
+    request.map(|inner| Watched { inner, sent: sent.clone() }.boxed_unsync())
 }
 
 struct Watched {
     inner: Body,
-    /// Dropped or used: either tells.
-    ended: Option<oneshot::Sender<()>>,
+    sent: Arc<OnceLock<Instant>>,
+}
+
+impl Watched {
+    fn ends(&self) {
+        self.sent.get_or_init(Instant::now);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.ends();
+    }
 }
 
 impl http_body::Body for Watched {
@@ -308,7 +306,7 @@ impl http_body::Body for Watched {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if self.inner.is_end_stream() || !matches!(frame, Some(Ok(_))) {
-            self.ended = None;
+            self.ends();
         }
         Poll::Ready(frame)
     }

@@ -110,8 +110,8 @@ impl World {
 
     async fn status(&self, host: &str) -> http::StatusCode {
         let request = http::Request::get("/").header("host", host).body(sluice_egress::empty()).unwrap();
-        let client = sluice_chain::ClientInfo { address: "192.0.2.1:1".parse().unwrap(), tls: false };
-        self.in_force.load_full().unwrap().handle(request, client).await.status()
+        let client = sluice_chain::ClientInfo::new("192.0.2.1:1".parse().unwrap(), false);
+        self.in_force.load_full().unwrap().handle(request, &client).await.status()
     }
 
     async fn assign(&self, generation: u64, entries: Vec<Entry>) {

@@ -116,20 +116,20 @@ impl Filter {
 
     /// Calls it with a request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one that waits
     /// for its next call. A filter that does not see requests lets it pass.
-    pub async fn on_request(
+    pub fn on_request(
         &self,
         identity: &Arc<Identity>,
         limits: &Limits,
         exchange: &Arc<Exchange>,
         bindings: Bindings,
         request: Request<Body>,
-    ) -> (Ended, Result<Decision, Stopped<Request<Body>>>) {
-        call::on_request(self, identity, limits, exchange, bindings, request).await
+    ) -> impl Future<Output = (Ended, Result<Decision, Stopped<Request<Body>>>)> + Send {
+        call::on_request(self, identity, limits, exchange, bindings, request)
     }
 
     /// Calls it with a response, as above; `state` is what its request phase kept. A filter that does not see responses lets it
     /// pass.
-    pub async fn on_response(
+    pub fn on_response(
         &self,
         identity: &Arc<Identity>,
         limits: &Limits,
@@ -137,8 +137,8 @@ impl Filter {
         bindings: Bindings,
         state: bytes::Bytes,
         response: Response<Body>,
-    ) -> (Ended, Result<Response<Body>, Stopped<Response<Body>>>) {
-        call::on_response(self, identity, limits, exchange, bindings, state, response).await
+    ) -> impl Future<Output = (Ended, Result<Response<Body>, Stopped<Response<Body>>>)> + Send {
+        call::on_response(self, identity, limits, exchange, bindings, state, response)
     }
 
     pub(crate) async fn warm(&self, identity: &Arc<Identity>, limits: &Limits) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -44,8 +44,10 @@ impl Alarm {
 }
 
 /// What the guest returns, or why it did not. What it has borrowed is free again then.
-pub(crate) async fn metered<T>(meter: &Meter, guest: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
-    let mut guest = pin!(guest);
+pub(crate) async fn metered<T>(
+    meter: &Meter,
+    mut guest: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
+) -> Result<T, Failure> {
     let mut alarm = Alarm::default();
     // Clocks are read as seldom as that is right: to read one takes a hundredth of a small guest's call.
     let mut begins = Some(meter.began());
@@ -68,7 +70,7 @@ pub(crate) async fn metered<T>(meter: &Meter, guest: impl Future<Output = wasmti
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{pin::pin, sync::Arc};
 
     use sluice_config::Limits;
 
@@ -77,7 +79,8 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_ever_is_ended() {
         let limits = Limits { cpu_ms: 1_000, wall_ms: 20, memory_bytes: 1 << 20 };
-        let failure = metered::<()>(&Meter::new(&limits, &Arc::default()), std::future::pending()).await.unwrap_err();
+        let meter = Meter::new(&limits, &Arc::default());
+        let failure = metered::<()>(&meter, pin!(std::future::pending())).await.unwrap_err();
         assert_eq!(failure.outcome, Outcome::Wall);
     }
 }

@@ -1,6 +1,6 @@
 //! A store under its limits, and the dry start of what will run in one.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use sluice_config::Limits;
 use tokio::sync::Semaphore;
@@ -85,7 +85,7 @@ pub(crate) async fn warm<T: Held>(
     // On no serving thread: nobody's share of them.
     let meter = Arc::new(Meter::new(&limits, &Arc::default()));
     let mut store = limited(pre.engine(), held(meter.clone()));
-    metered(&meter, async {
+    let started = pin!(async {
         match pre.instantiate_async(&mut store).await {
             Ok(_) => Ok(()),
             Err(error) => Err(match error.downcast_ref::<I32Exit>() {
@@ -94,8 +94,8 @@ pub(crate) async fn warm<T: Held>(
                 None => error,
             }),
         }
-    })
-    .await
+    });
+    metered(&meter, started).await
 }
 
 #[cfg(test)]

@@ -94,8 +94,8 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     limit.bindings.push(sluice_config::Binding { name: "clients".into(), kind });
     let node = Node::start(vec![limit]).await;
     let from = async |address: &str| {
-        let client = sluice_chain::ClientInfo { address: address.parse().unwrap(), tls: false };
-        Answer::of(node.snapshot.clone().handle(get("/", ""), client).await).await
+        let client = sluice_chain::ClientInfo::new(address.parse().unwrap(), false);
+        Answer::of(node.snapshot.clone().handle(get("/", ""), &client).await).await
     };
     for address in ["[2001:db8::1]:1", "[2001:db8::ffff]:2"] {
         assert_eq!(from(address).await.status, 200);

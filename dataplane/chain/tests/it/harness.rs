@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, LazyLock, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -375,8 +375,9 @@ pub(crate) fn plan(steps: Vec<Step>, upstream: &str, fallback: Option<&str>) -> 
     }
 }
 
-pub(crate) fn client() -> ClientInfo {
-    ClientInfo { address: "192.0.2.1:4711".parse().unwrap(), tls: false }
+pub(crate) fn client() -> &'static ClientInfo {
+    static CLIENT: LazyLock<ClientInfo> = LazyLock::new(|| ClientInfo::new("192.0.2.1:4711".parse().unwrap(), false));
+    &CLIENT
 }
 
 pub(crate) fn request(method: &str, path: &str, script: &str, body: TestBody) -> Request<TestBody> {

@@ -37,6 +37,21 @@ async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
 }
 
 #[tokio::test]
+async fn a_stream_that_no_worker_makes_goes_on_when_the_snapshot_of_its_filters_is_over() {
+    let node = Node::start(vec![Step::filter("a")]).await;
+    let (release, held) = oneshot::channel::<()>();
+    let frames = futures::stream::once(async {
+        held.await.unwrap();
+        Ok(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
+    });
+    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    let response = node.snapshot.clone().handle(request("POST", "/", "pass", body), client()).await;
+    node.snapshot.end_streams();
+    release.send(()).unwrap();
+    assert_eq!(Answer::of(response).await.text(), "late");
+}
+
+#[tokio::test]
 async fn a_stream_on_a_snapshot_that_is_over_breaks_off_and_lets_it_go() {
     let mut node = Node::start(vec![Step::new("a")]).await;
     let silence = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>>();

@@ -172,6 +172,45 @@ async fn a_silent_upstream_times_out() {
     assert!(!error.nothing_sent());
 }
 
+/// A body of unknown length that takes so long to its end.
+fn slow(takes: Duration) -> Body {
+    let data = |text: &'static str| Ok(Frame::data(Bytes::from_static(text.as_bytes())));
+    let end = futures::stream::once(async move {
+        tokio::time::sleep(takes).await;
+        data("end")
+    });
+    http_body_util::StreamBody::new(futures::StreamExt::chain(futures::stream::iter([data("begin")]), end)).boxed_unsync()
+}
+
+#[tokio::test]
+async fn the_time_for_a_response_begins_when_all_of_the_request_is_sent() {
+    let each = |mut stream: TcpStream, asked: Arc<AtomicUsize>| async move {
+        let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
+        while let Ok(n) = stream.read(&mut chunk).await {
+            seen.extend_from_slice(&chunk[..n]);
+            // The first one is answered at its end, the others never.
+            if n == 0 || (seen.ends_with(b"0\r\n\r\n") && asked.fetch_add(1, SeqCst) > 0) {
+                return std::future::pending().await;
+            } else if seen.ends_with(b"0\r\n\r\n") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
+            }
+        }
+    };
+    let (url, asked) = listen(each).await;
+    let egress = egress(true);
+    let (limit, takes) = (Duration::from_millis(500), Duration::from_millis(700));
+    let (policy, target) = ready(&egress, &url, 500);
+    let post = || Request::post("/").body(slow(takes)).unwrap();
+    let response = egress.send(&policy, &target, post()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+
+    let began = std::time::Instant::now();
+    let error = egress.send(&policy, &target, post()).await.unwrap_err();
+    assert!(matches!(error, EgressError::ResponseTimeout { .. }), "{error}");
+    assert!(began.elapsed() >= takes + limit, "{:?}", began.elapsed());
+    assert_eq!(asked.load(SeqCst), 2);
+}
+
 #[tokio::test]
 async fn an_upstream_that_speaks_no_http_is_told_apart_from_a_sender_that_left() {
     let (url, _) = serve("no http\r\n\r\n").await;

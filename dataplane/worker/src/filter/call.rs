@@ -1,6 +1,6 @@
 //! One call: its instance, its limits, and what came of it.
 
-use std::{sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -59,7 +59,7 @@ pub(super) async fn on_request(
         let next = Decision::Next { request, is_rewritten: false, state: Bytes::new() };
         return (ended(Outcome::Next, &meter), Ok(next));
     };
-    let subject = Subject::Request(RequestHeld::new(request));
+    let subject = Subject::Request(Box::new(RequestHeld::new(request)));
     let guest = async |store: &mut Store<State>, guest: &mut Guest| {
         let function = match &mut guest.on_request {
             Some(loaded) => loaded,
@@ -114,15 +114,17 @@ async fn run<T>(
         }
     };
     store.data_mut().begin(about);
-    let returned = metered(meter, async {
-        let mut guest = match guest {
-            Some(guest) => guest,
-            None => Guest::new(filter.pre.instantiate_async(&mut store).await?),
-        };
-        let value = call(&mut store, &mut guest).await?;
-        Ok((value, guest))
-    })
-    .await;
+    let returned = {
+        let called = pin!(async {
+            let mut guest = match guest {
+                Some(guest) => guest,
+                None => Guest::new(filter.pre.instantiate_async(&mut store).await?),
+            };
+            let value = call(&mut store, &mut guest).await?;
+            Ok((value, guest))
+        });
+        metered(meter, called).await
+    };
     let left = store.data_mut().end();
     match returned {
         Ok((value, instance)) => (Ok(value), left, Some(Living { store, instance, life })),
@@ -151,7 +153,7 @@ pub(super) async fn on_response(
     let Some(indices) = &filter.on_response else {
         return (ended(Outcome::Next, &meter), Ok(response));
     };
-    let subject = Subject::Response(ResponseHeld::new(response));
+    let subject = Subject::Response(Box::new(ResponseHeld::new(response)));
     let guest = async |store: &mut Store<State>, guest: &mut Guest| {
         let function = match &mut guest.on_response {
             Some(loaded) => loaded,

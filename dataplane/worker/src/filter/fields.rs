@@ -44,6 +44,7 @@ pub(super) fn value(name: &HeaderName, bytes: Vec<u8>) -> Result<HeaderValue, In
         .map_err(|_| Invalid(format!("the value of the header `{name}` has a control character")))
 }
 
+#[derive(Clone)]
 enum Edit {
     Set(HeaderValue),
     Append(HeaderValue),
@@ -51,7 +52,7 @@ enum Edit {
 }
 
 /// What a guest has changed, in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Edits {
     edits: Vec<(HeaderName, Edit)>,
     bytes: usize,
@@ -127,9 +128,7 @@ impl Edits {
         if self.edits.is_empty() {
             return pairs(headers);
         }
-        let mut edited = headers.clone();
-        self.write(&mut edited);
-        pairs(&edited)
+        pairs(&self.applied(headers))
     }
 
     /// Whether a message may have what comes of it.
@@ -137,26 +136,26 @@ impl Edits {
         if self.edits.is_empty() || self.bytes + head_bytes(headers) <= HEAD_BYTES_MAX {
             return Ok(());
         }
-        let mut edited = headers.clone();
-        self.write(&mut edited);
-        if head_bytes(&edited) <= HEAD_BYTES_MAX {
+        if head_bytes(&self.applied(headers)) <= HEAD_BYTES_MAX {
             return Ok(());
         }
         Err(Invalid("the headers would be larger than 64 KiB".to_owned()))
     }
 
     pub(super) fn apply(self, headers: &mut HeaderMap) {
-        self.write(headers);
-    }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        for (name, edit) in &self.edits {
+        for (name, edit) in self.edits {
             match edit {
-                Edit::Set(value) => drop(headers.insert(name, value.clone())),
-                Edit::Append(value) => drop(headers.append(name, value.clone())),
+                Edit::Set(value) => drop(headers.insert(name, value)),
+                Edit::Append(value) => drop(headers.append(name, value)),
                 Edit::Remove => drop(headers.remove(name)),
             }
         }
+    }
+
+    fn applied(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut edited = headers.clone();
+        self.clone().apply(&mut edited);
+        edited
     }
 }
 

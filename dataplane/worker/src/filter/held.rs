@@ -23,10 +23,10 @@ pub(super) struct About {
     pub(super) kept: Vec<u8>,
 }
 
-/// The message of a call.
+/// The message of a call. It is handed on often, and large.
 pub(super) enum Subject {
-    Request(RequestHeld),
-    Response(ResponseHeld),
+    Request(Box<RequestHeld>),
+    Response(Box<ResponseHeld>),
     /// No call: a dry start, or an instance that waits for the next one.
     Nothing,
 }
