@@ -83,16 +83,28 @@ pub(crate) struct FromGuest {
     starving: bool,
     /// The guest has not said yet how it ends.
     is_open: bool,
+    /// Of the request that it serves, sent on.
+    is_served: bool,
 }
 
 impl FromGuest {
-    pub(crate) fn request(inner: WasiBody, meter: Arc<Meter>) -> Self {
+    /// Of a request to the rest of the chain.
+    pub(crate) fn served(inner: WasiBody, meter: Arc<Meter>) -> Self {
+        Self::new(inner, meter, true)
+    }
+
+    /// Of one that the guest makes on its own.
+    pub(crate) fn fetching(inner: WasiBody, meter: Arc<Meter>) -> Self {
+        Self::new(inner, meter, false)
+    }
+
+    fn new(inner: WasiBody, meter: Arc<Meter>, is_served: bool) -> Self {
         let is_open = !inner.is_end_stream();
         if is_open {
             meter.request_opened();
             meter.hands.reads();
         }
-        Self { inner, meter, starving: false, is_open }
+        Self { inner, meter, starving: false, is_open, is_served }
     }
 
     fn starve(&mut self, starves: bool) {
@@ -133,18 +145,20 @@ impl http_body::Body for FromGuest {
             self.meter.request_closed();
             self.close();
         }
-        match poll {
-            Poll::Ready(None) if self.meter.failed() && was_open => {
-                Poll::Ready(Some(Err(BodyError::Worker("it failed before the end".to_owned()))))
-            }
+        let why = match poll {
+            Poll::Ready(None) if self.meter.failed() && was_open => "it failed before the end".to_owned(),
             Poll::Ready(None) if was_open && self.inner.size_hint().lower() > 0 => {
-                Poll::Ready(Some(Err(BodyError::Worker("it is shorter than its content-length".to_owned()))))
+                "it is shorter than its content-length".to_owned()
             }
-            Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(BodyError::Worker(e.to_string())))),
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Err(e))) => e.to_string(),
+            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        if self.is_served {
+            self.meter.broke_off();
         }
+        Poll::Ready(Some(Err(BodyError::Worker(why))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -153,5 +167,30 @@ impl http_body::Body for FromGuest {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::{BodyExt, StreamBody};
+    use sluice_config::Limits;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_breaks_after_the_guest_broke_off_its_request_is_no_excuse() {
+        let limits = Limits { cpu_ms: 1_000, wall_ms: 1_000, memory_bytes: 1 << 20 };
+        for guest_breaks_off in [false, true] {
+            let meter = Arc::new(Meter::new(&limits, &Arc::default()));
+            if guest_breaks_off {
+                let broken = StreamBody::new(stream::iter([Err(Error::ConnectionTerminated)])).boxed_unsync();
+                assert!(FromGuest::served(broken, meter.clone()).frame().await.unwrap().is_err());
+            }
+            let left = BodyError::Upstream("left".to_owned());
+            let broken = StreamBody::new(stream::iter([Err(left.clone())])).boxed_unsync();
+            assert!(ToGuest::served(broken, meter.clone()).frame().await.unwrap().is_err());
+            assert_eq!(meter.provoked(), (!guest_breaks_off).then_some(left));
+        }
     }
 }

@@ -75,6 +75,7 @@ pub(crate) struct Meter {
     memory_denied: AtomicBool,
     failed: AtomicBool,
     verdict: AtomicU8,
+    broke_off: AtomicBool,
     /// The first error of a body that the guest was given.
     provoked: Mutex<Option<BodyError>>,
     pub(crate) hands: Hands,
@@ -133,6 +134,7 @@ impl Meter {
             memory_denied: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             verdict: AtomicU8::new(0),
+            broke_off: AtomicBool::new(false),
             provoked: Mutex::default(),
             hands: Hands::default(),
         }
@@ -332,7 +334,16 @@ impl Meter {
         self.memory_denied.load(Relaxed)
     }
 
+    /// The guest broke off the request that it sent on: what breaks off in its hands from now on may be so for that.
+    pub(crate) fn broke_off(&self) {
+        self.broke_off.store(true, Relaxed);
+    }
+
+    /// A body broke off in the guest's hands, and through no fault of its own as far as is known.
     pub(crate) fn provoke(&self, error: &BodyError) {
+        if self.broke_off.load(Relaxed) {
+            return;
+        }
         let mut provoked = self.provoked.lock().unwrap_or_else(PoisonError::into_inner);
         provoked.get_or_insert_with(|| error.clone());
     }

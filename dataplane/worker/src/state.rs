@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Request, Response, uri::Authority};
 use http_body_util::BodyExt;
-use sluice_egress::{Body, EgressError};
+use sluice_egress::EgressError;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -245,7 +245,7 @@ async fn sent(got: impl Future<Output = Got>) -> Result<(Response<WasiBody>, Don
 impl Hooks {
     fn next(&mut self, request: Request<WasiBody>) -> impl Future<Output = Got> + Send + use<> {
         let open = NextOpen::new(self.meter.clone());
-        let request = self.sent(request);
+        let request = request.map(|body| FromGuest::served(body, self.meter.clone()).boxed_unsync());
         let response = self.call.as_ref().map_or_else(nowhere, |call| call.calls.next(request));
         // Whoever drives that response's body must not be an event loop.
         let response = if self.is_concurrent { apart::called(response) } else { response };
@@ -258,17 +258,13 @@ impl Hooks {
 
     fn fetch(&mut self, request: Request<WasiBody>) -> impl Future<Output = Got> + Send + use<> {
         let asked = Asked::new(self.meter.clone());
-        let request = self.sent(request);
+        let request = request.map(|body| FromGuest::fetching(body, self.meter.clone()).boxed_unsync());
         let response = self.call.as_ref().map_or_else(nowhere, |call| call.calls.fetch(request));
         async move {
             let response = response.await?;
             let meter = asked.0.clone();
             Ok(response.map(|body| ToGuest::fetched(body, meter).boxed_unsync()))
         }
-    }
-
-    fn sent(&self, request: Request<WasiBody>) -> Request<Body> {
-        request.map(|body| FromGuest::request(body, self.meter.clone()).boxed_unsync())
     }
 }
 

@@ -27,6 +27,7 @@ async fn workers_of_all_contracts_make_one_chain() {
     assert_eq!(answer.header("x-back"), "g,f,e,d,c,b,a");
     assert!(answer.body.unwrap() == bytes);
     for worker in ["b", "c", "d", "e", "g"] {
+        node.counted.ended(worker).await;
         assert_eq!(node.counted.phases(worker), [(Phase::Handle, Outcome::Next)], "{worker}");
     }
 }
@@ -38,7 +39,7 @@ async fn bodies_go_through_the_memory_of_each() {
     let answer = node.post("copy,tag:b,copy,copy", bytes.clone()).await;
     assert!(answer.body.unwrap() == bytes);
     for worker in ["a", "b", "c", "d"] {
-        assert_eq!(node.counted.calls(worker), [Outcome::Next], "{worker}");
+        assert_eq!(node.counted.ended(worker).await, [Outcome::Next], "{worker}");
     }
 }
 

@@ -109,6 +109,17 @@ impl Counted {
         self.of(unit).calls.lock().unwrap().iter().map(|c| c.outcome).collect()
     }
 
+    /// The same, once a call is over: a guest may end after its response.
+    pub(crate) async fn ended(&self, unit: &str) -> Vec<Outcome> {
+        let ended = async {
+            while self.calls(unit).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended).await.expect("a call is over");
+        self.calls(unit)
+    }
+
     /// Phases and outcomes of a worker's calls.
     pub(crate) fn phases(&self, unit: &str) -> Vec<(Phase, Outcome)> {
         self.of(unit).calls.lock().unwrap().iter().map(|c| (c.phase, c.outcome)).collect()
