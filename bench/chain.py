@@ -84,7 +84,7 @@ def sockets(figures, rounds):
         medians = {case: statistics.median(values) for case, values in micros.items()}
         lines = {name: line([(steps, medians[name, steps]) for steps in STEPS]) for name in CHAINS}
         hop = lines["nginx, a hop a step"][1]
-        parts = {"Sluice, filter, fresh": 4, "Sluice, filter, reused": 12}
+        parts = {"Sluice, filter, fresh": 4, "Sluice, filter, reused": 12, "Sluice, wasi:http 0.2, fresh": 1}
         for name in CHAINS:
             for steps in STEPS:
                 figures.add(f"{name}: a request through {steps}", medians[name, steps], "µs")

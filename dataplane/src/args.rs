@@ -73,7 +73,8 @@ pub(crate) struct Args {
     /// Requests inside the chain at once; what is above gets 503.
     #[arg(long, env = "SLUICE_REQUESTS_MAX", default_value_t = 10_000)]
     pub(crate) requests_max: usize,
-    /// Worker instances at once, over all requests and all workers of a contract; what is above is shed.
+    /// Worker instances at once, over all requests and all workers of a contract; what is above is shed. A quarter of them may be
+    /// waiting for another call.
     #[arg(long, env = "SLUICE_INSTANCES_MAX", default_value_t = 1_000)]
     pub(crate) instances_max: u32,
     /// Of so many requests, one is traced: /traces of the admin listener tells what each worker changed of the last 100, headers by

@@ -25,8 +25,7 @@ use crate::{
 pub struct RuntimeConfig {
     /// The node's group; a label of logs.
     pub group: String,
-    /// Requests inside the chain at once; what is above gets 503. The engine's `instances_max`
-    /// should be this times the longest chain.
+    /// Requests inside the chain at once; what is above gets 503.
     pub requests_max: usize,
     /// Calls of one unit at once, over all its revisions; what is above is shed. Less than the engine has
     /// room for: a unit that waits for a slow upstream leaves the others theirs.

@@ -14,8 +14,8 @@ use http::{
 use sluice_config::OnFailure;
 use sluice_egress::{Body, BodyError, EgressError, Origin, Timeouts};
 use sluice_worker::{
-    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, UPSTREAM,
-    address,
+    Calls, Chosen, Compiled, Ended, Failure, Grants, NEXT_AUTHORITY, NextFuture, NoBinding, Outcome, Phase, Slot,
+    UPSTREAM, address,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -63,8 +63,9 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
             return without(&passage, workers, worker, Some(request), Maker::Worker(worker)).await;
         }
     };
-    let share = match passage.may_run(worker).and_then(|()| station.share.take_owned()) {
-        Ok(share) => share,
+    let room = || Ok((station.share.take_owned()?, passage.slot(worker, &proxy, &workers)?));
+    let room = match passage.may_run(worker).and_then(|()| room()) {
+        Ok(room) => room,
         Err(why) => {
             passage.shed(worker, Phase::Handle, why);
             return without(&passage, workers, worker, Some(request), Maker::Proxy).await;
@@ -85,7 +86,7 @@ pub(crate) async fn invoke(passage: Arc<Passage>, workers: WorkerSet, worker: us
         workers: Mutex::new(workers),
         worker,
         inner: Inner::new(station.on_failure == OnFailure::Open),
-        _share: share,
+        _room: room,
     });
     let called = proxy.call(&station.identity, &station.limits, turn.clone(), request).await;
     match called {
@@ -173,8 +174,8 @@ struct Turn {
     inner: Arc<Inner>,
     /// Where the request is traced.
     watched: Option<Watched>,
-    /// Held until the call is over, its response's body included.
-    _share: OwnedSemaphorePermit,
+    /// Of the unit's share, and in the pool: held until the call is over, its response's body included.
+    _room: (OwnedSemaphorePermit, Slot),
 }
 
 impl Turn {

@@ -12,13 +12,14 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, uri::Authority};
+use sluice_config::OnFailure;
 use sluice_egress::Body;
-use sluice_worker::{Exchange, Outcome, Phase};
+use sluice_worker::{Compiled, Exchange, Outcome, Phase, Proxy, Slot};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CallRecord, Class, Origin, RequestRecord, Snapshot,
-    build::{Route, Station},
+    build::{Code, Route, Station},
     matching::Client,
     place::Place,
     set::WorkerSet,
@@ -72,6 +73,8 @@ pub(crate) struct Passage {
     /// Where it is one of those that are told.
     pub(crate) tracing: Option<Box<Tracing>>,
     marks: Mutex<Marks>,
+    /// Room for calls that are still to come, by worker.
+    slots: Mutex<Vec<(usize, Slot)>>,
     /// Held until the last worker has ended.
     _permit: OwnedSemaphorePermit,
 }
@@ -116,6 +119,7 @@ impl Passage {
             handled: AtomicBool::new(false),
             began,
             marks: Mutex::default(),
+            slots: Mutex::default(),
             _permit: permit,
         }
     }
@@ -225,6 +229,32 @@ impl Passage {
     /// Whether the request may take CPU time of a worker's.
     pub(crate) fn may_run(&self, worker: usize) -> Result<(), Shed> {
         self.station(worker).share.may_run(&self.snapshot.shared.cpu, self.began)
+    }
+
+    /// Room for a call of this worker, and, kept here, for those after it that the request cannot do without: it ends where it
+    /// begins, and not where all but the last of them have worked in vain.
+    pub(crate) fn slot(&self, worker: usize, proxy: &Proxy, workers: &WorkerSet) -> Result<Slot, Shed> {
+        let mut kept = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.iter().position(|(of, _)| *of == worker) {
+            return Ok(kept.swap_remove(at).1);
+        }
+        let own = proxy.slot().ok_or(Shed::Room)?;
+        let (known, mut at) = (kept.len(), worker);
+        while let Some(later) = workers.first_from(at + 1) {
+            at = later;
+            let station = self.station(later);
+            if let Code::Ready(Compiled::Proxy(proxy)) = &station.code
+                && station.on_failure == OnFailure::Closed
+                && kept.iter().all(|(of, _)| *of != later)
+            {
+                let Some(slot) = proxy.slot() else {
+                    kept.truncate(known);
+                    return Err(Shed::Room);
+                };
+                kept.push((later, slot));
+            }
+        }
+        Ok(own)
     }
 
     /// A worker's turn came, and there was no room for it.

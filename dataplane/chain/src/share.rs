@@ -19,6 +19,8 @@ use crate::{
 pub(crate) enum Shed {
     #[error("it has all the calls at once that one unit may have")]
     Calls,
+    #[error("the node has no room for its call, and for those that the request needs after it")]
+    Room,
     #[error("the node is busy, and it is above the share of CPU time that one unit may have")]
     Cpu,
 }

@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     CompileError, Compiled, OwnCode, call,
-    compile::{self, Linkers},
+    compile::{self, Linkers, Slots},
     computing, filter,
     imports::Contract,
     slices::ask_for_slices,
@@ -110,9 +110,13 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
         filter::add_to_linker(&mut filter).map_err(error)?;
         tick(&engines).map_err(|e| EngineError(e.to_string()))?;
-        let room = || Arc::new(Semaphore::new((config.instances_max / IDLE_PART) as usize));
+        let idle_max = config.instances_max / IDLE_PART;
+        let room = || Arc::new(Semaphore::new(idle_max as usize));
         let (proxy_room, handler_room, filter_room) = (room(), room(), room());
-        let linkers = Linkers { proxy, handler, filter, proxy_room, handler_room, filter_room };
+        let calls = || Slots::new(config.instances_max - idle_max);
+        let (proxy_slots, handler_slots) = (calls(), calls());
+        let linkers =
+            Linkers { proxy, handler, filter, proxy_room, handler_room, filter_room, proxy_slots, handler_slots };
         Ok(Self { engines, linkers: Arc::new(linkers) })
     }
 

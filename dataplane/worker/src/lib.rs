@@ -64,7 +64,7 @@ pub use call::{Calls, NextFuture};
 #[cfg(feature = "runtime")]
 pub use clock::process_cpu;
 #[cfg(feature = "runtime")]
-pub use compile::{CompileError, Compiled, Proxy};
+pub use compile::{CompileError, Compiled, Proxy, Slot};
 #[cfg(feature = "runtime")]
 pub use engine::{Engine, EngineConfig, EngineError};
 #[cfg(feature = "runtime")]

@@ -179,7 +179,8 @@ fn slow(takes: Duration) -> Body {
         tokio::time::sleep(takes).await;
         data("end")
     });
-    http_body_util::StreamBody::new(futures::StreamExt::chain(futures::stream::iter([data("begin")]), end)).boxed_unsync()
+    http_body_util::StreamBody::new(futures::StreamExt::chain(futures::stream::iter([data("begin")]), end))
+        .boxed_unsync()
 }
 
 #[tokio::test]
