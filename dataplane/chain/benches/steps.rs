@@ -138,13 +138,13 @@ fn tokio() -> Tokio {
 }
 
 fn measure(bencher: &mut criterion::Bencher<'_>, tokio: &Tokio, snapshot: &Arc<Snapshot>, headers: usize) {
-    let client = ClientInfo::new("192.0.2.1:4711".parse().unwrap(), false);
+    let client = &ClientInfo::new("192.0.2.1:4711".parse().unwrap(), false);
     bencher.iter_custom(|rounds| {
         tokio.block_on(async {
             let requests: Vec<_> = (0..rounds).map(|_| request(headers)).collect();
             let start = Instant::now();
             for request in requests {
-                let response = snapshot.clone().handle(request, &client).await;
+                let response = snapshot.clone().handle(request, client).await;
                 assert_eq!(response.status(), 308);
             }
             start.elapsed()
@@ -191,8 +191,7 @@ fn threads(criterion: &mut Criterion) {
 }
 
 fn at_once(threads: usize, rounds: u64, snapshot: &Arc<Snapshot>) -> Duration {
-    let client = ClientInfo::new("192.0.2.1:4711".parse().unwrap(), false);
-    let client = &client;
+    let client = &ClientInfo::new("192.0.2.1:4711".parse().unwrap(), false);
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..threads {

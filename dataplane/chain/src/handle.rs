@@ -116,6 +116,7 @@ impl Underway {
         if !passage.has_handled() {
             return reply.response;
         }
+        passage.release_slots();
         let (over, idle) = (passage.snapshot.over.subscribe(), passage.snapshot.shared.config.body_idle);
         reply.response.map(|body| ending(timed(body, idle, BodyError::Worker), over))
     }

@@ -257,6 +257,11 @@ impl Passage {
         Ok(own)
     }
 
+    /// The response is there: what is called from now on takes room of its own.
+    pub(crate) fn release_slots(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A worker's turn came, and there was no room for it.
     pub(crate) fn shed(&self, worker: usize, phase: Phase, why: Shed) {
         tracing::debug!(unit = %self.station(worker).identity.unit, %why, "shed");

@@ -205,12 +205,15 @@ impl Target {
             // What it takes until all is sent is not timed here: the connector limits connecting, and a body takes what it takes.
             let mut asked = Instant::now();
             loop {
-                let done = timeout_at(asked + limit, &mut sending).await;
-                match sent.get() {
-                    Some(sent) if done.is_err() && *sent > asked => asked = *sent,
-                    None if done.is_err() => asked += limit,
-                    Some(_) | None => return done,
-                }
+                let elapsed = match timeout_at(asked + limit, &mut sending).await {
+                    Ok(done) => return Ok(done),
+                    Err(elapsed) => elapsed,
+                };
+                asked = match sent.get() {
+                    None => asked + limit,
+                    Some(sent) if *sent > asked => *sent,
+                    Some(_) => return Err(elapsed),
+                };
             }
         }
     }

@@ -4,14 +4,14 @@ use http::{Request, Response};
 use sluice_config::{Instances, Limits};
 use sluice_egress::Body;
 use std::{sync::Arc, time::Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
 use crate::{
     Calls, Failure, Filter, Identity, Phase,
     call::{self, Pre},
-    engine::{Engines, weight},
+    engine::{Engines, Room, weight},
     failure::is_local,
     filter,
     imports::{self, Contract, Refused},
@@ -53,38 +53,22 @@ pub struct Proxy {
     pub(crate) pre: Pre,
     /// Where instances may serve more than one call.
     pub(crate) idle: Option<Arc<call::Idle>>,
-    room: Arc<Semaphore>,
-    slots: Slots,
-    /// For how many calls an instance counts, in both.
+    room: Room,
+    /// For how many calls an instance counts there.
     weight: u32,
-}
-
-/// Calls at once that a pool has room for, beside the instances that wait for another one.
-#[derive(Clone)]
-pub(crate) struct Slots {
-    free: Arc<Semaphore>,
-    max: u32,
-}
-
-impl Slots {
-    pub(crate) fn new(max: u32) -> Self {
-        Self { free: Arc::new(Semaphore::new(max as usize)), max }
-    }
 }
 
 /// Room for a call in its contract's pool, for as long as this lives.
 pub struct Slot(#[allow(dead_code, reason = "held, not used")] OwnedSemaphorePermit);
 
-/// What links with the components of each contract, and room for their instances that wait for another call.
+/// What links with the components of each contract, and the room that their instances have.
 pub(crate) struct Linkers {
     pub(crate) proxy: Linker<State>,
     pub(crate) handler: Linker<State>,
     pub(crate) filter: Linker<filter::State>,
-    pub(crate) proxy_room: Arc<Semaphore>,
-    pub(crate) handler_room: Arc<Semaphore>,
-    pub(crate) filter_room: Arc<Semaphore>,
-    pub(crate) proxy_slots: Slots,
-    pub(crate) handler_slots: Slots,
+    pub(crate) proxy_room: Room,
+    pub(crate) handler_room: Room,
+    pub(crate) filter_room: Room,
 }
 
 pub(crate) fn compile(engines: &Engines, linkers: &Linkers, wasm: &[u8]) -> Result<Compiled, CompileError> {
@@ -99,16 +83,16 @@ pub(crate) fn link(linkers: &Linkers, contract: Contract, component: &Component)
         Contract::Proxy => {
             let pre = linkers.proxy.instantiate_pre(component).map_err(link)?;
             let pre = Pre::Proxy(ProxyPre::new(pre).map_err(link)?);
-            Compiled::Proxy(Proxy::new(pre, &linkers.proxy_room, &linkers.proxy_slots))
+            Compiled::Proxy(Proxy::new(pre, &linkers.proxy_room))
         }
         Contract::Handler => {
             let pre = linkers.handler.instantiate_pre(component).map_err(link)?;
             let pre = Pre::Handler(ServicePre::new(pre).map_err(link)?);
-            Compiled::Proxy(Proxy::new(pre, &linkers.handler_room, &linkers.handler_slots))
+            Compiled::Proxy(Proxy::new(pre, &linkers.handler_room))
         }
         Contract::Filter { on_request, on_response } => {
             let pre = linkers.filter.instantiate_pre(component).map_err(link)?;
-            let room = linkers.filter_room.clone();
+            let room = linkers.filter_room.idle.clone();
             Compiled::Filter(Filter::new(pre, on_request, on_response, room).map_err(link)?)
         }
     })
@@ -135,7 +119,7 @@ impl Compiled {
     pub fn serving(self, instances: Option<Instances>) -> Self {
         match self {
             Self::Proxy(proxy) => {
-                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.clone(), proxy.weight)));
+                let idle = instances.map(|i| Arc::new(call::Idle::new(i, proxy.room.idle.clone(), proxy.weight)));
                 Self::Proxy(Proxy { idle, ..proxy })
             }
             Self::Filter(filter) => Self::Filter(filter.serving(instances)),
@@ -172,17 +156,15 @@ impl Compiled {
 }
 
 impl Proxy {
-    fn new(pre: Pre, room: &Arc<Semaphore>, slots: &Slots) -> Self {
+    fn new(pre: Pre, room: &Room) -> Self {
         let weight = weight(pre.instance_pre().component());
-        Self { pre, idle: None, room: room.clone(), slots: slots.clone(), weight }
+        Self { pre, idle: None, room: room.clone(), weight }
     }
 
     /// Room for a call; nothing where there is none. Held until the call is over, the call finds room.
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
-        // One that takes more than a small pool has may try alone.
-        let weight = self.weight.min(self.slots.max);
-        self.slots.free.clone().try_acquire_many_owned(weight).ok().map(Slot)
+        self.room.call(self.weight).map(Slot)
     }
 
     /// Runs the worker for one request, inside the caller's task: in a fresh instance, or, where the worker asks for it, in one

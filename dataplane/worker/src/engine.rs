@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{
     Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, Linker},
@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     CompileError, Compiled, OwnCode, call,
-    compile::{self, Linkers, Slots},
+    compile::{self, Linkers},
     computing, filter,
     imports::Contract,
     slices::ask_for_slices,
@@ -110,13 +110,9 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut filter).map_err(error)?;
         filter::add_to_linker(&mut filter).map_err(error)?;
         tick(&engines).map_err(|e| EngineError(e.to_string()))?;
-        let idle_max = config.instances_max / IDLE_PART;
-        let room = || Arc::new(Semaphore::new(idle_max as usize));
+        let room = || Room::new(config.instances_max);
         let (proxy_room, handler_room, filter_room) = (room(), room(), room());
-        let calls = || Slots::new(config.instances_max - idle_max);
-        let (proxy_slots, handler_slots) = (calls(), calls());
-        let linkers =
-            Linkers { proxy, handler, filter, proxy_room, handler_room, filter_room, proxy_slots, handler_slots };
+        let linkers = Linkers { proxy, handler, filter, proxy_room, handler_room, filter_room };
         Ok(Self { engines, linkers: Arc::new(linkers) })
     }
 
@@ -204,6 +200,31 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
         .async_stack_keep_resident(32 << 10)
         .pagemap_scan(Enabled::Auto);
     pool
+}
+
+/// What a contract's pool has room for.
+#[derive(Clone)]
+pub(crate) struct Room {
+    /// Instances that wait for another call.
+    pub(crate) idle: Arc<Semaphore>,
+    /// Calls at once beside them.
+    calls: Arc<Semaphore>,
+    calls_max: u32,
+}
+
+impl Room {
+    fn new(instances_max: u32) -> Self {
+        let idle_max = instances_max / IDLE_PART;
+        let calls_max = instances_max - idle_max;
+        let semaphore = |max: u32| Arc::new(Semaphore::new(max as usize));
+        Self { idle: semaphore(idle_max), calls: semaphore(calls_max), calls_max }
+    }
+
+    /// Room for a call of this weight; nothing where there is none.
+    pub(crate) fn call(&self, weight: u32) -> Option<OwnedSemaphorePermit> {
+        // One that takes more than a small pool has may try alone.
+        self.calls.clone().try_acquire_many_owned(weight.min(self.calls_max)).ok()
+    }
 }
 
 /// For how many calls an instance takes what the pool has.

@@ -75,6 +75,7 @@ pub(crate) struct Meter {
     memory_denied: AtomicBool,
     failed: AtomicBool,
     verdict: AtomicU8,
+    /// The guest broke off the request that it sent on.
     broke_off: AtomicBool,
     /// The first error of a body that the guest was given.
     provoked: Mutex<Option<BodyError>>,

@@ -111,12 +111,7 @@ impl Counted {
 
     /// The same, once a call is over: a guest may end after its response.
     pub(crate) async fn ended(&self, unit: &str) -> Vec<Outcome> {
-        let ended = async {
-            while self.calls(unit).is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ended).await.expect("a call is over");
+        eventually(async || !self.calls(unit).is_empty()).await;
         self.calls(unit)
     }
 
@@ -384,6 +379,16 @@ pub(crate) fn plan(steps: Vec<Step>, upstream: &str, fallback: Option<&str>) -> 
             },
         }],
     }
+}
+
+/// Waits until it is so: what has to happen goes with the runtime's next turns.
+pub(crate) async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
+    let waits = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waits).await.expect("it is so within 30 s");
 }
 
 pub(crate) fn client() -> &'static ClientInfo {

@@ -149,10 +149,17 @@ async fn what_would_find_no_room_in_its_middle_is_shed_where_it_begins() {
     let shed = (sluice_chain::Class::C5xx, sluice_chain::Origin::Proxy, false);
     assert_eq!((node.counted.requests("a"), node.counted.requests("b")), (vec![shed], vec![]));
     drop(waits);
-    while node.get("pass,pass").await.status != 200 {
-        // What the first one had begun goes with the runtime's next turns.
-        tokio::task::yield_now().await;
-    }
+    eventually(async || node.get("pass,pass").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn room_for_what_was_not_called_is_free_again_when_the_response_is_there() {
+    let code = code_in_a_pool_of(3);
+    let node = Node::start(vec![Step::new("a").code(code()), Step::new("b").code(code())]).await;
+    let streams = node.snapshot.clone().handle(get("/", "head-sleep"), client()).await;
+    assert_eq!(streams.status(), 200);
+    assert_eq!(node.get("pass,pass").await.status, 200, "the first one has the room of one call");
+    drop(streams);
 }
 
 /// A worker's code, as often as one likes, of an engine that has room for so many calls.

@@ -7,15 +7,20 @@ use tokio::sync::oneshot;
 
 use crate::harness::*;
 
-#[tokio::test]
-async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
-    let mut node = Node::start(vec![Step::new("old-a"), Step::new("old-b")]).await;
-    let (release, held) = oneshot::channel::<()>();
+/// A body that comes when it is released.
+fn late() -> (oneshot::Sender<()>, TestBody) {
+    let (release, held) = oneshot::channel();
     let frames = futures::stream::once(async {
         held.await.unwrap();
         Ok(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
     });
-    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    (release, http_body_util::StreamBody::new(frames).boxed_unsync())
+}
+
+#[tokio::test]
+async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
+    let mut node = Node::start(vec![Step::new("old-a"), Step::new("old-b")]).await;
+    let (release, body) = late();
     let response = node.snapshot.clone().handle(request("POST", "/", "tag:1,tag:2", body), client()).await;
 
     // The new one has another chain and another upstream.
@@ -39,12 +44,7 @@ async fn a_request_ends_on_the_snapshot_it_began_on_and_then_lets_it_go() {
 #[tokio::test]
 async fn a_stream_that_no_worker_makes_goes_on_when_the_snapshot_of_its_filters_is_over() {
     let node = Node::start(vec![Step::filter("a")]).await;
-    let (release, held) = oneshot::channel::<()>();
-    let frames = futures::stream::once(async {
-        held.await.unwrap();
-        Ok(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
-    });
-    let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+    let (release, body) = late();
     let response = node.snapshot.clone().handle(request("POST", "/", "pass", body), client()).await;
     node.snapshot.end_streams();
     release.send(()).unwrap();
@@ -68,9 +68,7 @@ async fn a_stream_on_a_snapshot_that_is_over_breaks_off_and_lets_it_go() {
     let weak = Arc::downgrade(&old);
     drop(old);
     // What the worker had asked for goes with the runtime's next turn.
-    while weak.upgrade().is_some() {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || weak.upgrade().is_none()).await;
     assert_eq!(node.counted.calls("a"), [sluice_worker::Outcome::Next], "and nobody is to blame");
 }
 

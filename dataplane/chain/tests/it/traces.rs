@@ -1,6 +1,6 @@
 //! What is told of a request that is traced.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sluice_chain::{Runtime, RuntimeConfig, Trace};
 use sluice_worker::{Outcome, Phase};
@@ -14,12 +14,7 @@ async fn node(every: u64, steps: Vec<Step>) -> Node {
 
 /// The newest of so many traces, once they are there: a worker may go on after its response.
 async fn newest(runtime: &Runtime, count: usize) -> Arc<Trace> {
-    let told = async {
-        while runtime.traces().len() < count {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("all workers end");
+    eventually(async || runtime.traces().len() >= count).await;
     assert_eq!(runtime.traces().len(), count);
     runtime.traces().remove(0)
 }
