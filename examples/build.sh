@@ -23,7 +23,7 @@ exec 9>"$guests/.lock"
 flock 9
 ../mk/own-target.sh examples
 
-guests_plain=(request-id faults ungranted step-filter step-proxy step-handler)
+guests_plain=(request-id redirects maintenance ab-test jwt links faults ungranted step-filter step-proxy step-handler)
 for filter in security-headers request-id redirects maintenance ab-test jwt links rate-limit faults; do guests_plain+=("filter-$filter"); done
 for handler in request-id hello faults; do guests_plain+=("handler-$handler"); done
 build "${guests_plain[@]/#/-p}"

@@ -32,6 +32,28 @@ pub fn onward(request: &IncomingRequest, headers: Fields) -> OutgoingRequest {
 /// Calls the rest of the chain and answers with its response, once `edit` has seen the headers. Both
 /// bodies are streamed, at the same time: a response may begin while the request still comes.
 pub fn forward(request: IncomingRequest, onward: OutgoingRequest, out: ResponseOutparam, edit: impl FnOnce(&Fields)) {
+    forward_changed(request, onward, out, |headers| {
+        edit(headers);
+        None
+    });
+}
+
+/// Makes one body of another, piece by piece.
+pub trait Change {
+    /// What can be passed on with this piece.
+    fn piece(&mut self, piece: &[u8]) -> Vec<u8>;
+    /// What can be passed on when no more comes.
+    fn rest(&mut self) -> Vec<u8>;
+}
+
+/// The same where the response's body changes, too, if `edit` says how. A body of another length has to lose its
+/// `content-length` there.
+pub fn forward_changed(
+    request: IncomingRequest,
+    onward: OutgoingRequest,
+    out: ResponseOutparam,
+    edit: impl FnOnce(&Fields) -> Option<Box<dyn Change>>,
+) {
     let mut upload = match Upload::start(&request, onward) {
         Ok(upload) => upload,
         Err(error) => return ResponseOutparam::set(out, Err(error)),
@@ -41,13 +63,13 @@ pub fn forward(request: IncomingRequest, onward: OutgoingRequest, out: ResponseO
         Err(error) => return ResponseOutparam::set(out, Err(error)),
     };
     let headers = response.headers().clone();
-    edit(&headers);
+    let change = edit(&headers);
     let answer = OutgoingResponse::new(headers);
     answer.set_status_code(response.status()).expect("a status");
     let body = answer.body().expect("a body");
     ResponseOutparam::set(out, Ok(answer));
     let incoming = response.consume().expect("a body");
-    let mut download = Pump::new(&incoming, body);
+    let mut download = Pump { change, ..Pump::new(&incoming, body) };
     loop {
         let waits: Vec<Pollable> = [upload.step(), download.step()].into_iter().flatten().collect();
         if download.is_over() {
@@ -117,6 +139,8 @@ pub struct Pump {
     streams: Option<(InputStream, OutputStream)>,
     body: Option<OutgoingBody>,
     left: Vec<u8>,
+    /// Until its rest has been asked for.
+    change: Option<Box<dyn Change>>,
 }
 
 /// Bytes moved at once.
@@ -130,7 +154,7 @@ impl Pump {
 
     fn with(input: InputStream, to: OutgoingBody, first: Vec<u8>) -> Self {
         let output = to.write().expect("a stream");
-        Self { streams: Some((input, output)), body: Some(to), left: first }
+        Self { streams: Some((input, output)), body: Some(to), left: first, change: None }
     }
 
     /// Whether there is nothing more to move.
@@ -145,9 +169,18 @@ impl Pump {
             if self.left.is_empty() {
                 match input.read(CHUNK_BYTES) {
                     Ok(bytes) if bytes.is_empty() => return Some(input.subscribe()),
-                    Ok(bytes) => self.left = bytes,
-                    Err(StreamError::Closed) => break true,
+                    Ok(bytes) => match &mut self.change {
+                        Some(change) => self.left = change.piece(&bytes),
+                        None => self.left = bytes,
+                    },
+                    Err(StreamError::Closed) => match self.change.take() {
+                        Some(mut change) => self.left = change.rest(),
+                        None => break true,
+                    },
                     Err(StreamError::LastOperationFailed(_)) => break false,
+                }
+                if self.left.is_empty() {
+                    continue;
                 }
             }
             let room = match output.check_write() {

@@ -1,4 +1,4 @@
-//! The example filters do what they say.
+//! The examples do what they say, in each contract.
 
 use sluice_chain::Code;
 
@@ -9,33 +9,73 @@ fn example(name: &'static str) -> Code {
 }
 
 #[tokio::test]
-async fn ids_halves_and_maintenance() {
-    let node = Node::start(vec![
-        Step::new("request-id").code(example("filter-request-id")).at("edge", 0),
-        Step::new("ab-test").code(example("filter-ab-test")),
-        Step::filter("z-reads").at("route", 0),
-    ])
-    .await;
-    let mut request = get("/cart", "read-note:team/ab-test/arm");
-    request.headers_mut().append("cookie", "theme=dark; ab-arm=b".parse().unwrap());
-    let answer = node.send(request).await;
-    assert_eq!(answer.header("x-path"), "/b/cart");
-    assert_eq!(answer.header("x-got"), "b");
-    assert_eq!(answer.header("x-request-id").len(), 32);
-    assert_eq!(answer.header("set-cookie"), "", "it is known already");
-    let answer = node.get("").await;
-    assert!(answer.header("set-cookie").starts_with("ab-arm="), "{answer:?}");
-
-    let node = Node::start(vec![Step::new("maintenance").code(example("filter-maintenance"))]).await;
-    let answer = node.get("").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("Back soon"));
-    let mut request = get("/", "");
-    request.headers_mut().append("cookie", "a=b; maintenance-pass=let-me-in".parse().unwrap());
-    assert_eq!(node.send(request).await.status, 200);
+async fn each_request_has_an_id() {
+    for worker in ["filter-request-id", "request-id", "handler-request-id"] {
+        let node = Node::start(vec![Step::new("request-id").code(example(worker))]).await;
+        assert_eq!(node.get("").await.header("x-request-id").len(), 32, "{worker}");
+    }
 }
 
-/// Tokens by the key of `filters/jwt` (one by another), and whose each is, or what is wrong with it.
+#[tokio::test]
+async fn visitors_are_divided_and_stay_where_they_are() {
+    for worker in ["filter-ab-test", "ab-test"] {
+        let node = Node::start(vec![Step::new("ab-test").code(example(worker))]).await;
+        for (arm, path) in [("a", "/cart"), ("b", "/b/cart")] {
+            let mut request = get("/cart", "");
+            request.headers_mut().append("cookie", format!("theme=dark; ab-arm={arm}").parse().unwrap());
+            let answer = node.send(request).await;
+            assert_eq!(answer.header("x-path"), path, "{worker}");
+            assert_eq!(answer.header("set-cookie"), "", "{worker}: it is known already");
+        }
+        let answer = node.send(get("/cart", "")).await;
+        let path = if answer.header("set-cookie").starts_with("ab-arm=b;") { "/b/cart" } else { "/cart" };
+        assert_eq!(answer.header("x-path"), path, "{worker}: {answer:?}");
+        assert!(answer.header("set-cookie").starts_with("ab-arm="), "{worker}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_tells_the_workers_behind_it_the_half() {
+    let halves = Step::new("ab-test").code(example("filter-ab-test"));
+    let node = Node::start(vec![halves, Step::filter("z-reads").at("route", 0)]).await;
+    let mut request = get("/cart", "read-note:team/ab-test/arm");
+    request.headers_mut().append("cookie", "ab-arm=b".parse().unwrap());
+    assert_eq!(node.send(request).await.header("x-got"), "b");
+}
+
+#[tokio::test]
+async fn those_who_work_on_the_site_see_it_and_others_see_a_page() {
+    for worker in ["filter-maintenance", "maintenance"] {
+        let node = Node::start(vec![Step::new("maintenance").code(example(worker))]).await;
+        let answer = node.get("").await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after").as_str()), (503, "600"), "{worker}");
+        assert!(answer.text().contains("Back soon"), "{worker}");
+        let mut request = get("/", "");
+        request.headers_mut().append("cookie", "a=b; maintenance-pass=let-me-in".parse().unwrap());
+        assert_eq!(node.send(request).await.status, 200, "{worker}");
+        assert_eq!(node.send(get("/healthz", "")).await.status, 200, "{worker}");
+    }
+}
+
+#[tokio::test]
+async fn old_addresses_lead_to_new_ones() {
+    for worker in ["filter-redirects", "redirects"] {
+        let node = Node::start(vec![Step::new("redirects").code(example(worker))]).await;
+        for (path, status, location) in [
+            ("/blog/42?x=1", 308, "/news/42?x=1"),
+            ("/help", 308, "https://help.shop.example"),
+            ("/sale?x", 307, "/offers/summer?x"),
+            ("/sales", 200, ""),
+        ] {
+            let answer = node.send(get(path, "")).await;
+            let seen = (answer.status.as_u16(), answer.header("location"));
+            assert_eq!(seen, (status, location.to_owned()), "{worker}: {path}");
+        }
+        assert_eq!(node.upstream.count(), 1, "{worker}");
+    }
+}
+
+/// Tokens by the key in `rules` (one by another), and whose each is, or what is wrong with it.
 const TOKENS: &str = include_str!("tokens.txt");
 /// Those that hold until 2100, the second for several audiences.
 const SUBJECTS: [&str; 2] = ["ada", "grace"];
@@ -49,42 +89,51 @@ fn with_token(token: &str) -> http::Request<TestBody> {
 
 #[tokio::test]
 async fn a_token_is_checked_and_tells_whose_it_is() {
-    let node =
-        Node::start(vec![Step::new("jwt").code(example("filter-jwt")), Step::filter("z-reads").at("route", 0)]).await;
     let tokens: Vec<(&str, &str)> = TOKENS.lines().filter_map(|line| line.split_once(": ")).collect();
     assert_eq!(tokens.len(), 10);
-    for (says, token) in &tokens {
-        let answer = node.send(with_token(token)).await;
-        if SUBJECTS.contains(says) {
-            assert_eq!((answer.status.as_u16(), answer.header("x-got").as_str()), (200, *says), "{answer:?}");
-            assert_eq!(answer.header("x-got-user"), *says, "the client said root");
-        } else {
-            assert_eq!((answer.status.as_u16(), answer.text().trim()), (401, *says), "{answer:?}");
-            assert!(answer.header("www-authenticate").contains("invalid_token"), "{answer:?}");
+    for worker in ["filter-jwt", "jwt"] {
+        let node =
+            Node::start(vec![Step::new("jwt").code(example(worker)), Step::filter("z-reads").at("route", 0)]).await;
+        for (says, token) in &tokens {
+            let answer = node.send(with_token(token)).await;
+            if SUBJECTS.contains(says) {
+                assert_eq!(answer.status, 200, "{worker}: {answer:?}");
+                assert_eq!(answer.header("x-got-user"), *says, "{worker}: the client said root");
+                let noted = if worker == "filter-jwt" { says } else { "none" };
+                assert_eq!(answer.header("x-got"), noted, "{worker}");
+            } else {
+                assert_eq!((answer.status.as_u16(), answer.text().trim()), (401, *says), "{worker}: {answer:?}");
+                assert!(answer.header("www-authenticate").contains("invalid_token"), "{worker}: {answer:?}");
+            }
         }
+        let mut two = with_token(tokens[0].1);
+        two.headers_mut().append("authorization", format!("Bearer {}", tokens[1].1).parse().unwrap());
+        assert_eq!(node.send(two).await.text(), "send one token\n", "{worker}");
+        assert_eq!(node.get("").await.status, 401, "{worker}");
+        assert_eq!(node.upstream.count(), SUBJECTS.len(), "{worker}: no other went on");
     }
-    let mut two = with_token(tokens[0].1);
-    two.headers_mut().append("authorization", format!("Bearer {}", tokens[1].1).parse().unwrap());
-    assert_eq!(node.send(two).await.text(), "send one token\n");
-    assert_eq!(node.get("").await.status, 401);
-    assert_eq!(node.upstream.count(), SUBJECTS.len(), "no other went on");
 }
 
 #[tokio::test]
 async fn links_of_a_page_are_replaced() {
-    let node = Node::start(vec![Step::new("links").code(example("filter-links"))]).await;
-    let page = "<a href=\"http://legacy.shop.example/a\">a</a> <img src='http://legacy.shop.example'>";
-    let seen = async |content_type: &str, page: &str| {
-        let mut request = post("/", "", page.to_owned());
-        request.headers_mut().append("content-type", content_type.parse().unwrap());
-        node.send(request).await
-    };
-    let answer = seen("text/html; charset=utf-8", page).await;
-    assert_eq!(answer.text(), "<a href=\"https://shop.example/a\">a</a> <img src='https://shop.example'>");
-    assert_eq!(seen("text/plain", page).await.text(), page);
-    assert_eq!(seen("text/html", "no links").await.text(), "no links");
-    let large = page.repeat(8_000);
-    assert_eq!(seen("text/html", &large).await.text(), large, "too large to be read");
+    let old = "<a href=\"http://legacy.shop.example/a\">a</a> <img src='http://legacy.shop.example'>";
+    let new = "<a href=\"https://shop.example/a\">a</a> <img src='https://shop.example'>";
+    for (worker, is_streamed) in [("filter-links", false), ("links", true)] {
+        let node = Node::start(vec![Step::new("links").code(example(worker))]).await;
+        let seen = async |content_type: &str, page: &str| {
+            let mut request = post("/", "", page.to_owned());
+            request.headers_mut().append("content-type", content_type.parse().unwrap());
+            node.send(request).await
+        };
+        assert_eq!(seen("text/html; charset=utf-8", old).await.text(), new, "{worker}");
+        for (content_type, page) in [("text/plain", old), ("text/html", "no links"), ("text/html", "http://legacy.s")] {
+            assert_eq!(seen(content_type, page).await.text(), page, "{worker}");
+        }
+        // More than a filter reads, and in pieces that end anywhere.
+        let large = seen("text/html", &old.repeat(8_000)).await;
+        let expected = if is_streamed { new } else { old }.repeat(8_000);
+        assert!(large.text() == expected, "{worker}: {} bytes", large.text().len());
+    }
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ fn a_component_that_is_cut_or_changed_is_refused_not_run() {
 
 #[test]
 fn what_the_examples_import_is_granted() {
-    for name in ["request-id", "faults", "security-headers-v1"] {
+    for name in ["request-id", "security-headers-v1", "redirects", "maintenance", "ab-test", "jwt", "links", "faults"] {
         let surface = imports::surface(&wasm(name)).unwrap();
         assert_eq!(surface.check(), Ok(Contract::Proxy), "{name}");
         assert!(surface.imports.iter().any(|i| i.starts_with("wasi:http/outgoing-handler@")));

@@ -6,12 +6,11 @@ use arena as _;
 wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/filter" });
 
 use exports::sluice::worker::{on_request, on_response};
+use rules::arms;
 use sluice::worker::{
     notes, state,
     types::{Action, Request, Response},
 };
-
-const COOKIE: &str = "ab-arm=";
 
 struct Worker;
 
@@ -19,7 +18,7 @@ export!(Worker);
 
 impl on_request::Guest for Worker {
     fn handle(request: &Request) -> Action {
-        let known = known(request);
+        let known = arms::known(&request.header_values("cookie"));
         let arm = known.unwrap_or_else(|| drawn(request));
         request.set_header("x-ab-arm", &[arm]);
         notes::set("arm", &[arm]);
@@ -27,8 +26,8 @@ impl on_request::Guest for Worker {
             // For the way back: the visitor is told.
             state::set(&[arm]);
         }
-        if arm == b'b' {
-            request.set_path_with_query(&format!("/b{}", request.path_with_query()));
+        if let Some(path) = arms::path(arm, &request.path_with_query()) {
+            request.set_path_with_query(&path);
         }
         Action::Next
     }
@@ -37,20 +36,9 @@ impl on_request::Guest for Worker {
 impl on_response::Guest for Worker {
     fn handle(response: &Response) {
         if let [arm] = state::get()[..] {
-            let cookie = format!("{COOKIE}{}; Path=/; Max-Age=2592000; SameSite=Lax", char::from(arm));
-            response.append_header("set-cookie", cookie.as_bytes());
+            response.append_header("set-cookie", arms::cookie(arm).as_bytes());
         }
     }
-}
-
-/// The half that the visitor was in before.
-fn known(request: &Request) -> Option<u8> {
-    let cookies = request.header_values("cookie");
-    let mut each = cookies.iter().flat_map(|header| header.split(|b| *b == b';'));
-    each.find_map(|cookie| match cookie.trim_ascii().strip_prefix(COOKIE.as_bytes()) {
-        Some([arm @ (b'a' | b'b')]) => Some(*arm),
-        _ => None,
-    })
 }
 
 /// A half by the client's address: the same one again for whoever refuses cookies.

@@ -5,9 +5,8 @@ use arena as _;
 
 wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/request-filter" });
 
-mod token;
-
 use exports::sluice::worker::on_request;
+use rules::token;
 use sluice::worker::{
     notes,
     types::{Action, Answer, Request},
@@ -30,11 +29,9 @@ impl on_request::Guest for Worker {
     }
 }
 
-/// As RFC 6750 wants it.
 fn refused(why: &str) -> Action {
-    let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
     let headers = vec![
-        ("www-authenticate".to_owned(), challenge.into_bytes()),
+        ("www-authenticate".to_owned(), token::challenge(why).into_bytes()),
         ("content-type".to_owned(), b"text/plain".to_vec()),
     ];
     Action::Answer(Answer { status: 401, headers, body: format!("{why}\n").into_bytes() })

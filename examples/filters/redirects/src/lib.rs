@@ -1,4 +1,4 @@
-//! Sends old addresses to new ones; what came after them, and the query, goes along.
+//! Sends old addresses to new ones.
 
 use arena as _;
 
@@ -7,29 +7,19 @@ wit_bindgen::generate!({ path: "../../../wit", world: "sluice:worker/request-fil
 use exports::sluice::worker::on_request;
 use sluice::worker::types::{Action, Answer, Request};
 
-/// From, to, and whether for good.
-const MOVED: [(&str, &str, bool); 3] =
-    [("/blog", "/news", true), ("/help", "https://help.shop.example", true), ("/sale", "/offers/summer", false)];
-
 struct Worker;
 
 export!(Worker);
 
 impl on_request::Guest for Worker {
     fn handle(request: &Request) -> Action {
-        let path = request.path_with_query();
-        for (from, to, for_good) in MOVED {
-            let Some(rest) = path.strip_prefix(from) else {
-                continue;
-            };
-            if rest.is_empty() || rest.starts_with(['/', '?']) {
-                return Action::Answer(Answer {
-                    status: if for_good { 308 } else { 307 },
-                    headers: vec![("location".to_owned(), format!("{to}{rest}").into_bytes())],
-                    body: Vec::new(),
-                });
-            }
+        match rules::redirects::moved(&request.path_with_query()) {
+            Some((status, location)) => Action::Answer(Answer {
+                status,
+                headers: vec![("location".to_owned(), location.into_bytes())],
+                body: Vec::new(),
+            }),
+            None => Action::Next,
         }
-        Action::Next
     }
 }

@@ -44,8 +44,8 @@ enum Audience {
     Some(Vec<String>),
 }
 
-/// The subject of the one token in these headers.
-pub(crate) fn subject(headers: &[Vec<u8>]) -> Result<String, &'static str> {
+/// The subject of the one token in these values of `authorization`, or what is wrong with it.
+pub fn subject(headers: &[Vec<u8>]) -> Result<String, &'static str> {
     let [header] = headers else { return Err("send one token") };
     let header = std::str::from_utf8(header).map_err(|_| "it is no token")?;
     let token = header.strip_prefix("Bearer ").ok_or("send a Bearer token")?;
@@ -60,6 +60,12 @@ pub(crate) fn subject(headers: &[Vec<u8>]) -> Result<String, &'static str> {
     let claims = json::<Claims>(claims)?;
     accept(&claims)?;
     Ok(claims.sub)
+}
+
+/// What to say where there is none that holds, in `www-authenticate`.
+#[must_use]
+pub fn challenge(why: &str) -> String {
+    format!("Bearer error=\"invalid_token\", error_description=\"{why}\"")
 }
 
 fn accept(claims: &Claims) -> Result<(), &'static str> {
