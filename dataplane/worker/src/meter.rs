@@ -22,6 +22,9 @@ use crate::{
 /// A guest that has had the thread for less than this goes on at a tick instead of yielding.
 const SLICE_MIN_NS: u64 = 200_000;
 
+/// A tick that is found sooner after the guest was resumed passed, as good as always, while it waited.
+const RESUMED_NS: u64 = 50_000;
+
 /// What may pass between two looks at a guest that runs: it is looked at each millisecond at least, and where more CPU time has
 /// passed than that, the machine stood still (its host gave memory back, say) and charged the thread for it. One
 /// instruction that fills much memory is not looked at either: of those the wall limit is the bound.
@@ -68,6 +71,8 @@ pub(crate) struct Meter {
     /// How often anybody has waited for a body that the guest was given.
     body_waits: AtomicU64,
     yielded: AtomicBool,
+    /// It had yielded when it was resumed.
+    goes_on: AtomicBool,
     /// The response's head is set: wall time no longer counts.
     answered: AtomicBool,
     answered_well: AtomicBool,
@@ -129,6 +134,7 @@ impl Meter {
             body_waited: AtomicBool::new(false),
             body_waits: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
+            goes_on: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             answered_well: AtomicBool::new(false),
             called_next: AtomicBool::new(false),
@@ -161,7 +167,7 @@ impl Meter {
         self.looked_cpu_ns.store(cpu, Relaxed);
         self.running.store(true, Relaxed);
         self.body_waited.store(false, Relaxed);
-        self.yielded.store(false, Relaxed);
+        self.goes_on.store(self.yielded.swap(false, Relaxed), Relaxed);
     }
 
     /// The guest gives the thread back.
@@ -173,6 +179,12 @@ impl Meter {
         self.since_ns.store(now, Relaxed);
         self.running.store(false, Relaxed);
         computing::rests();
+    }
+
+    /// Whether the guest that runs has hardly begun to: a tick says nothing of it then. One that yielded computes, and its deadline
+    /// was set when it was resumed.
+    pub(crate) fn has_just_resumed(&self) -> bool {
+        !self.goes_on.load(Relaxed) && self.now_ns().saturating_sub(self.since_ns.load(Relaxed)) < RESUMED_NS
     }
 
     /// Called by the engine while the guest runs.
@@ -411,66 +423,4 @@ impl Meter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Uses CPU time of this thread without being looked at.
-    fn burn(time: Duration) {
-        let end = thread_cpu_ns(Instant::now()) + nanos(time);
-        while thread_cpu_ns(Instant::now()) < end {}
-    }
-
-    fn meter(cpu_ms: u64, wall_ms: u64) -> Meter {
-        Meter::new(&Limits { cpu_ms, wall_ms, memory_bytes: 1 << 20 }, &Arc::default())
-    }
-
-    #[test]
-    fn the_unit_is_charged_while_a_call_runs_and_each_time_once() {
-        let unit = Arc::<AtomicU64>::default();
-        let meter = Meter::new(&Limits { cpu_ms: 10_000, wall_ms: 60_000, memory_bytes: 1 << 20 }, &unit);
-        meter.resume(Instant::now());
-        burn(Duration::from_millis(2));
-        let _goes_on = meter.tick();
-        assert!(unit.load(Relaxed) >= 2_000_000, "at the tick");
-        burn(Duration::from_millis(2));
-        meter.suspend();
-        // And what was used between, which is nobody's, is not.
-        burn(Duration::from_millis(2));
-        meter.resume(Instant::now());
-        meter.suspend();
-        assert_eq!(Duration::from_nanos(unit.load(Relaxed)), meter.cpu());
-        assert!(meter.cpu() >= Duration::from_millis(4));
-    }
-
-    #[test]
-    fn a_machine_that_stands_still_uses_up_no_limit_and_a_guest_that_computes_does() {
-        let meter = meter(20, 60_000);
-        meter.resume(Instant::now());
-        burn(Duration::from_millis(40));
-        assert_eq!(meter.exceeded(), None);
-        meter.suspend();
-        assert!(meter.cpu() >= Duration::from_millis(40), "what is reported is what was used");
-        meter.resume(Instant::now());
-        for _ in 0..20 {
-            burn(Duration::from_millis(1));
-            let _goes_on = meter.tick();
-        }
-        assert_eq!(meter.exceeded(), Some(Limit::Cpu));
-    }
-
-    #[test]
-    fn a_guest_that_waits_for_others_is_not_looked_at_again_and_again() {
-        let meter = meter(5, 10);
-        meter.resume(Instant::now());
-        meter.suspend();
-        assert!(meter.patience().unwrap() < Duration::from_millis(11), "it waits for itself");
-        meter.next_began();
-        assert_eq!(meter.patience(), Some(LOOK_MIN));
-        meter.next_ended();
-        assert!(meter.patience().unwrap() < Duration::from_millis(11));
-        meter.resume(Instant::now());
-        meter.yields();
-        meter.suspend();
-        assert_eq!(meter.patience(), Some(LOOK_MIN), "it lets others go first");
-    }
-}
+mod tests;

@@ -50,6 +50,9 @@ pub(crate) fn limited<T: Held>(engine: &wasmtime::Engine, held: T) -> Store<T> {
             store.data().meter().memory_denied();
             return Err(wasmtime::Error::msg("too many tasks, streams and futures at once"));
         }
+        if store.data().meter().has_just_resumed() {
+            return Ok(UpdateDeadline::Continue(1));
+        }
         computing::found();
         match store.data().meter().tick() {
             Tick::Continue => Ok(UpdateDeadline::Continue(1)),
@@ -100,12 +103,19 @@ pub(crate) async fn warm<T: Held>(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::thread::{self, ThreadId};
+    use std::{
+        thread::{self, ThreadId},
+        time::{Duration, Instant},
+    };
 
     use tokio::sync::mpsc;
-    use wasmtime::{Engine, ResourceLimiter};
+    use wasmtime::{Engine, Instance, Module, ResourceLimiter};
 
     use super::*;
+    use crate::slices::ask_for_slices;
+
+    /// A module whose one function runs when it is instantiated, and does nothing.
+    const RUNS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x08\x01\0\x0a\x04\x01\x02\0\x0b";
 
     /// What tests put into a store: no more than it needs.
     pub(crate) struct Holding {
@@ -152,6 +162,39 @@ pub(crate) mod tests {
         let mut settings = wasmtime::Config::new();
         settings.epoch_interruption(true);
         Engine::new(&settings).unwrap()
+    }
+
+    /// A guest that is over its wall limit finds a tick so long after it was resumed: whether it goes on, and the slices that its
+    /// thread has then.
+    fn at_a_tick(runs_for: Duration) -> (bool, Option<Duration>) {
+        let run = move || {
+            let (engine, limits) = (engine(), Limits { cpu_ms: 1_000, wall_ms: 0, memory_bytes: 1 << 20 });
+            let module = Module::new(&engine, RUNS).unwrap();
+            let meter = Arc::new(Meter::new(&limits, &Arc::default()));
+            let mut store = limited(&engine, Holding::new(meter.clone()));
+            ask_for_slices(Duration::from_millis(10));
+            engine.increment_epoch();
+            // The clock stands still where that is in the future.
+            let resumed = if runs_for.is_zero() { Instant::now() + Duration::from_secs(60) } else { Instant::now() };
+            meter.resume(resumed);
+            while resumed.elapsed() < runs_for {}
+            let goes_on = Instance::new(&mut store, &module, &[]).is_ok();
+            (goes_on, ask_for_slices(Duration::from_millis(10)))
+        };
+        thread::spawn(run).join().unwrap()
+    }
+
+    #[test]
+    fn a_tick_that_passed_while_the_guest_waited_is_none_of_its_own() {
+        let (own, computing) = (Duration::from_millis(10), Duration::from_millis(20));
+        for (runs_for, is_skipped, expected) in
+            [(Duration::ZERO, true, own), (Duration::from_micros(100), false, computing)]
+        {
+            let (goes_on, slices) = at_a_tick(runs_for);
+            assert_eq!(goes_on, is_skipped, "after {runs_for:?}");
+            // Nothing where the kernel knows none.
+            assert!([Some(expected), Some(Duration::ZERO)].contains(&slices), "after {runs_for:?}: {slices:?}");
+        }
     }
 
     #[tokio::test]
