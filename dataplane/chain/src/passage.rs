@@ -234,7 +234,7 @@ impl Passage {
     /// Room for a call of this worker, and, kept here, for those after it that the request cannot do without: it ends where it
     /// begins, and not where all but the last of them have worked in vain.
     pub(crate) fn slot(&self, worker: usize, proxy: &Proxy, workers: &WorkerSet) -> Result<Slot, Shed> {
-        let mut kept = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.slots();
         if let Some(at) = kept.iter().position(|(of, _)| *of == worker) {
             return Ok(kept.swap_remove(at).1);
         }
@@ -259,7 +259,11 @@ impl Passage {
 
     /// The response is there: what is called from now on takes room of its own.
     pub(crate) fn release_slots(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.slots().clear();
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<(usize, Slot)>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker's turn came, and there was no room for it.

@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use crate::{meter::Meter, slices::ask_for_slices};
 
 /// The longer its slices are, the surer it is interrupted by who asks for shorter ones.
-const SLICE: Duration = Duration::from_millis(20);
+pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// Who gives way goes on when nobody else has wanted the thread for so long,
 const QUIET: Duration = Duration::from_micros(100);
 /// or has waited for so long.

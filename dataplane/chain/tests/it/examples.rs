@@ -17,6 +17,28 @@ async fn each_request_has_an_id() {
 }
 
 #[tokio::test]
+async fn responses_get_the_headers_of_each_on_their_way_back() {
+    let node = Node::start(vec![
+        Step::new("request-id").at("edge", 0).code(example("request-id")),
+        Step::new("security-headers").at("security", 0).code(example("security-headers-v1")),
+    ])
+    .await;
+    let answer = node.post("", "hello").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.text(), "hello");
+    assert_eq!(answer.header("x-request-id").len(), 32);
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("x-sluice-worker"), "security-headers/v1");
+}
+
+#[tokio::test]
+async fn a_service_answers_and_nobody_else_is_asked() {
+    let node = Node::start(vec![Step::new("hello").code(example("handler-hello"))]).await;
+    assert_eq!(node.get("").await.text(), "hello\n");
+    assert_eq!(node.upstream.count(), 0);
+}
+
+#[tokio::test]
 async fn visitors_are_divided_and_stay_where_they_are() {
     for worker in ["filter-ab-test", "ab-test"] {
         let node = Node::start(vec![Step::new("ab-test").code(example(worker))]).await;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use sluice_chain::{Code, RuntimeConfig};
+use sluice_chain::RuntimeConfig;
 use sluice_config::{Limits, OnFailure};
 use sluice_worker::{Outcome, Phase};
 use tokio::sync::mpsc;
@@ -197,13 +197,4 @@ async fn a_client_that_leaves_ends_the_call_and_nobody_is_to_blame() {
     drop(body);
     assert_eq!(node.counted.calls("a"), [Outcome::Next]);
     assert!(!node.counted.requests("a")[0].2);
-}
-
-#[tokio::test]
-async fn the_example_gives_ids() {
-    let node = Node::start(vec![Step::new("request-id").code(Code::Ready(guest("handler-request-id")))]).await;
-    assert_eq!(node.get("").await.header("x-request-id").len(), 32);
-    let node = Node::start(vec![Step::new("hello").code(Code::Ready(guest("handler-hello")))]).await;
-    assert_eq!(node.get("").await.text(), "hello\n");
-    assert_eq!(node.upstream.count(), 0);
 }

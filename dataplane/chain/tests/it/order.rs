@@ -126,19 +126,3 @@ async fn head_and_bodyless_answers_pass_the_whole_chain() {
         assert_eq!(answer.header("x-back"), "2,1");
     }
 }
-
-#[tokio::test]
-async fn the_examples_do_what_they_say() {
-    use sluice_chain::Code;
-    let node = Node::start(vec![
-        Step::new("request-id").at("edge", 0).code(Code::Ready(guest("request-id"))),
-        Step::new("security-headers").at("security", 0).code(Code::Ready(guest("security-headers-v1"))),
-    ])
-    .await;
-    let answer = node.post("", "hello").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.text(), "hello");
-    assert_eq!(answer.header("x-request-id").len(), 32);
-    assert_eq!(answer.header("x-content-type-options"), "nosniff");
-    assert_eq!(answer.header("x-sluice-worker"), "security-headers/v1");
-}
